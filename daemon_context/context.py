@@ -1,0 +1,331 @@
+"""`DaemonContext`: PEP 3143's options and methods, and `open`, which walks the sequence."""
+
+from __future__ import annotations
+
+import atexit
+import os
+
+from .errors import DaemonError
+from .process import signal, signal_name
+from .sequence import Walk, start
+from .step import Steps
+from .steps import DEFAULT_STEPS
+from .stopping import Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from types import FrameType, TracebackType
+    from typing import Any, TypeVar
+
+    from .step import Step
+    from .supervisor import Supervisor
+    from .trace import Explanation
+
+    Self = TypeVar("Self", bound="DaemonContext")
+
+
+def default_signal_map() -> dict[int, str | None]:
+    """PEP 3143's default: SIGTSTP, SIGTTIN, SIGTTOU ignored, SIGTERM → ``"terminate"``.
+
+    A new dictionary each time, to be extended.
+    """
+    names = {"SIGTSTP": None, "SIGTTIN": None, "SIGTTOU": None, "SIGTERM": "terminate"}
+    return {
+        getattr(signal, name): target for name, target in names.items() if hasattr(signal, name)
+    }
+
+
+class Terminated(SystemExit):
+    """Raised by `DaemonContext.terminate`: status 0, because a requested stop is no failure."""
+
+    def __init__(self, signal_number: int = 0) -> None:
+        super().__init__(f"terminated by {signal_name(signal_number)}")
+        self.code = 0
+        self.signal_number = signal_number
+
+
+class DaemonContext:
+    """A context manager that turns the running program into a daemon (PEP 3143).
+
+    The positional options are PEP 3143's and python-daemon's, in python-daemon's order. Each is
+    an attribute that can be read, with its resolved default, and assigned until `open`. Nothing
+    is looked at before `open` starts; it refuses a bad value in the launching process, before
+    anything has changed.
+
+    :param chroot_directory: path of the daemon's root directory, or None
+    :param working_directory: path; with a chroot relative to the new root
+    :param umask: file creation mask, 0 to 0o777
+    :param uid: user number or name; None: the real user of the process
+    :param gid: group number or name; None: the primary group of a changed `uid`, else the real one
+    :param initgroups: whether the new user's supplementary groups are set; otherwise none but `gid`
+    :param prevent_core: whether core dumps are prevented
+    :param detach_process: True, False, or None: decided by who started us (see `supervisor`)
+    :param files_preserve: descriptors and file objects that stay open, from any iterable
+    :param pidfile: path, `PidFile`, or any context manager, which is entered in the daemon
+    :param stdin: file object, descriptor or path; None is ``/dev/null``
+    :param stdout: the same; a path is appended to
+    :param stderr: the same
+    :param signal_map: signal number → None (ignore), name of a method of the context, or handler;
+        replaces `default_signal_map`
+    :param readiness: ``"open"``: the daemon is ready when `open` returns in it; ``"explicit"``:
+        when the body calls `ready`
+    :param start_timeout: seconds after which a start that is not ready is cancelled, or None
+    :param threads: ``"warn"``, ``"refuse"`` or ``"ignore"`` threads that the daemon will not have
+    :param preserve_logging: whether log handlers on regular files and sockets stay open
+    :param steps: the sequence, `DEFAULT_STEPS` by default
+    """
+
+    def __init__(
+        self,
+        chroot_directory: Any = None,
+        working_directory: Any = "/",
+        umask: int = 0,
+        uid: int | str | None = None,
+        gid: int | str | None = None,
+        initgroups: bool = False,
+        prevent_core: bool = True,
+        detach_process: bool | None = None,
+        files_preserve: Iterable[Any] | None = None,
+        pidfile: Any = None,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        signal_map: Mapping[int, Any] | None = None,
+        *,
+        readiness: str = "open",
+        start_timeout: float | None = None,
+        threads: str = "warn",
+        preserve_logging: bool = True,
+        steps: Iterable[Step] = DEFAULT_STEPS,
+    ) -> None:
+        self.chroot_directory = chroot_directory
+        self.working_directory = working_directory
+        self.umask = umask
+        self.uid = uid
+        self.gid = gid
+        self.initgroups = initgroups
+        self.prevent_core = prevent_core
+        self.detach_process = detach_process
+        self.files_preserve = files_preserve
+        self.pidfile = pidfile
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.signal_map: Any = default_signal_map() if signal_map is None else signal_map
+        self.readiness = readiness
+        self.start_timeout = start_timeout
+        self.threads = threads
+        self.preserve_logging = preserve_logging
+        self.steps = steps
+
+    # Class-level defaults, so that a subclass need not call our __init__ before it sets options.
+    _uid: Any = None
+    _gid: Any = None
+    _detach_process: Any = None
+    _walk: Walk | None = None
+    _is_open = False
+    _is_ready = False
+    _registered = False
+    _stop: Stop | None = None
+
+    @property
+    def uid(self) -> Any:
+        """The user to become; as given, or the real one."""
+        return os.getuid() if self._uid is None else self._uid
+
+    @uid.setter
+    def uid(self, value: Any) -> None:
+        self._uid = value
+
+    @property
+    def gid(self) -> Any:
+        """The group to become; as given, or the one that the default resolves to."""
+        if self._gid is not None:
+            return self._gid
+        from .owner import default_gid
+
+        return default_gid(self._uid)
+
+    @gid.setter
+    def gid(self, value: Any) -> None:
+        self._gid = value
+
+    @property
+    def detach_process(self) -> Any:
+        """Whether to detach; as given, or decided by who started us."""
+        return self.supervisor.detach if self._detach_process is None else self._detach_process
+
+    @detach_process.setter
+    def detach_process(self, value: Any) -> None:
+        self._detach_process = value
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """Who started us, whether to detach, and the reason in words."""
+        if self._walk is not None:
+            return self._walk.options.supervisor
+        from .supervisor import detect
+
+        return detect()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the context is open (read-only)."""
+        return self._is_open
+
+    def open(self) -> None:
+        """Become a daemon: walk the sequence. Returns in the daemon; does nothing if open.
+
+        The launching process exits with status 0 once the daemon is ready (``os._exit``: exit
+        handlers and ``finally`` blocks belong to the daemon from then on).
+
+        :raises DaemonError: in the launching process, whatever failed in any of the three
+            processes; nothing of the start is left
+        """
+        if self._is_open:
+            return
+        walk = self._begin()
+        self._walk = walk
+        try:
+            start(walk)
+        finally:
+            if not self._is_open and self._walk is walk and walk.process != "daemon":
+                self._walk = None
+        if walk.over:
+            os._exit(0)
+
+    def _begin(self) -> Walk:
+        from .options import freeze
+
+        return Walk(freeze(self), as_steps(self.steps), self)
+
+    def _opened(self) -> None:
+        """All steps are done, in the process that goes on."""
+        self._is_open = True
+        self._is_ready = False
+        if not self._registered:
+            self._registered = True
+            atexit.register(self.close)
+
+    def close(self) -> None:
+        """Leave the pid file, and be closed. A closed context stays as it is.
+
+        Registered for the exit of the daemon. Descriptors, owner, signal handlers and so on stay
+        as they are: there is no way back from being a daemon.
+        """
+        walk = self._walk
+        if walk is None or not self._is_open or walk.owner != os.getpid():
+            return  # not open, or a child that the daemon forked
+        if walk.report is not None and not self._is_ready:
+            self._fail_unready(None)
+        self._is_open = False
+        self._is_ready = False
+        if self._stop is not None:
+            self._stop.clear()
+        if walk.entered:
+            walk.options.pidfile.__exit__(None, None, None)
+
+    def __enter__(self: Self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        walk = self._walk
+        mine = walk is not None and walk.owner == os.getpid()
+        if mine and walk is not None and walk.report is not None and not self._is_ready:
+            self._fail_unready(exc_value)
+        self.close()
+
+    def _fail_unready(self, error: BaseException | None) -> None:
+        """The body ended before it said that it is ready: the launcher gets to know."""
+        walk = self._walk
+        assert walk is not None
+        assert walk.report is not None
+        from .failures import unready
+
+        failure, status = unready(error or walk.uncaught)
+        walk.report.fail(walk, failure, status)
+
+    def terminate(self, signal_number: int, stack_frame: FrameType | None) -> None:
+        """Signal handler: end the daemon, as the default map says for SIGTERM.
+
+        :raises SystemExit: with status 0, explaining the signal
+        """
+        raise Terminated(signal_number)
+
+    def request_stop(
+        self, signal_number: int | None = None, frame: FrameType | None = None
+    ) -> None:
+        """Ask the daemon's loop to end; also a handler for the signal map: ``"request_stop"``."""
+        self._stopping().request()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self._stopping().requested
+
+    def sleep(self, seconds: float | None = None) -> bool:
+        """Sleep; True when the time is over, False at once when a stop is requested.
+
+        :param seconds: how long; None: until a stop is requested, without any wake-up
+        """
+        return self._stopping().sleep(seconds)
+
+    def every(self, seconds: float) -> Iterator[int]:
+        """The daemon's loop: a round now and then each `seconds`, until a stop is requested."""
+        return self._stopping().every(seconds)
+
+    def _stopping(self) -> Stop:
+        if self._stop is None:
+            self._stop = Stop()
+        return self._stop
+
+    def ready(self, status: str = "") -> None:
+        """Say that the daemon works: the launcher exits with status 0 now.
+
+        For the body under ``readiness="explicit"``. A second time it only warns.
+
+        :param status: a few words about the state, for whoever asks
+        """
+        walk = self._walk
+        if walk is None:
+            raise DaemonError("ready() was called on a context that is not open; call open() first")
+        if self._is_ready:
+            from warnings import warn
+
+            warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
+            return
+        if walk.report is not None:
+            walk.report.ready()
+        self._is_ready = True
+
+    def explain(self) -> Explanation:
+        """What each step would do, in which process, or why it is not needed. Changes nothing.
+
+        :raises OptionError: an option can't be used
+        """
+        from .trace import explain
+
+        return explain(self)
+
+
+def as_steps(steps: Any) -> Steps:
+    """The sequence that the option gives.
+
+    :raises OptionError: it is not iterable; SequenceError: it can not work
+    """
+    if isinstance(steps, Steps):
+        return steps
+    try:
+        members = tuple(steps)
+    except TypeError:
+        from .errors import refuse
+
+        raise refuse("steps", steps, "a Steps sequence or an iterable of steps") from None
+    return Steps(members)

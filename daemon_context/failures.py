@@ -1,0 +1,100 @@
+"""Errors on their way from the daemon to the launcher: as JSON, and back from it.
+
+Imported only when a start fails, or before it where a failure could not import it any more.
+JSON and never a pickle: an unprivileged daemon must not be able to run code in a root launcher.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+
+from .errors import DaemonError, DaemonOSEnvironmentError, StartError, by_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+TEXT_LARGEST = 1 << 16
+
+
+def encode(error: BaseException) -> bytes:
+    """An error as JSON: class, text, facts, notes and traceback."""
+    facts = error.facts() if isinstance(error, DaemonError) else {}
+    fields = {
+        "class": type(error).__name__,
+        "message": _capped(str(error)),
+        "facts": {key: value for key, value in facts.items() if isinstance(value, (int, str))},
+        "notes": [_capped(str(note)) for note in getattr(error, "__notes__", ())][:8],
+        "traceback": _capped(_traceback(error)),
+        "pid": os.getpid(),
+        "process": "session leader" if os.getsid(0) == os.getpid() else "daemon",
+    }
+    return json.dumps(fields).encode()
+
+
+def _traceback(error: BaseException) -> str:
+    """Of an error of ours the cause has the frames that matter; its notes travel by themselves."""
+    cause = error.__cause__ or error
+    if cause is error:
+        return "".join(traceback.format_tb(error.__traceback__))
+    return "".join(traceback.format_exception(cause))
+
+
+def _capped(text: str) -> str:
+    if len(text) <= TEXT_LARGEST:
+        return text
+    half = TEXT_LARGEST // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def decode(payload: bytes, pid: int | None) -> DaemonError:
+    """The error that a report describes; of a report that can't be read, what is known."""
+    try:
+        fields = json.loads(payload.decode("utf-8", "replace"))
+        return _rebuilt(fields)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return StartError(
+            "the daemon failed before it was ready, and its report can't be read", pid=pid
+        )
+
+
+def _rebuilt(fields: dict[str, Any]) -> DaemonError:
+    kind = by_name(str(fields["class"])) or StartError
+    facts = {key: value for key, value in fields["facts"].items() if _is_fact(key, value)}
+    facts.setdefault("pid", int(fields["pid"]))
+    error = kind(str(fields["message"]), **facts)
+    process = "session leader" if fields["process"] == "session leader" else "daemon"
+    trace = str(fields["traceback"]).rstrip()
+    if trace and kind is not StartError:
+        error.add_note(f"In the {process} (pid {int(fields['pid'])}):\n{trace}")
+    for note in fields["notes"]:
+        error.add_note(str(note))
+    return error
+
+
+def _is_fact(key: object, value: object) -> bool:
+    if key in ("step", "path"):
+        return isinstance(value, str)
+    return key in ("pid", "errno", "exit_status", "signal_number") and isinstance(value, int)
+
+
+def unready(error: BaseException | None) -> tuple[DaemonError, int]:
+    """The failure of a body that ended before it was ready, and the daemon's exit status."""
+    if error is None:
+        return StartError("the daemon's body ended without saying ready(), so it never was"), 1
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        how = f"called sys.exit({error.code!r})" if status or not error.args else f"ended: {error}"
+        failure: DaemonError = StartError(
+            f"the daemon's body {how} before it was ready", exit_status=status
+        )
+        return failure, status or 1
+    text = f"the daemon's body raised {type(error).__name__} before it was ready: {error}"
+    if isinstance(error, OSError):
+        failure = DaemonOSEnvironmentError(text, errno=error.errno)
+    else:
+        failure = DaemonError(text)
+    failure.__cause__ = error
+    return failure, 1

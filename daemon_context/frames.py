@@ -1,0 +1,74 @@
+"""Frames: a kind, a length and JSON, from a process that may be torn off, slow or hostile."""
+
+from __future__ import annotations
+
+import os
+
+from .process import signal
+
+HELLO, READY, ERROR = b"H", b"R", b"E"
+HEADER = 5
+LARGEST = 1 << 20
+
+
+class Frames:
+    """Reads frames, as they come, from a process that may be torn off, slow or hostile."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def read(self, fd: int) -> bool:
+        """Read what is there; False at the end."""
+        try:
+            chunk = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not self.hostile:
+            self.data += chunk
+        return bool(chunk)
+
+    @property
+    def _length(self) -> int:
+        return int.from_bytes(self.data[1:HEADER], "big")
+
+    @property
+    def complete(self) -> bool:
+        return len(self.data) >= HEADER and len(self.data) >= HEADER + self._length
+
+    @property
+    def hostile(self) -> bool:
+        """Nothing that we write looks like this."""
+        kind = self.data[:1]
+        return bool(kind) and (
+            kind not in (HELLO, READY, ERROR)
+            or (len(self.data) >= HEADER and self._length > LARGEST)
+        )
+
+    def first(self) -> tuple[bytes, bytes]:
+        """Kind and payload; what can't be read is an error without any."""
+        if self.hostile or not self.complete:
+            return ERROR, b""
+        return self.data[:1], self.data[HEADER : HEADER + self._length]
+
+    def drop(self) -> None:
+        self.data = self.data[HEADER + self._length :]
+
+
+def send(fd: int, kind: bytes, payload: bytes = b"") -> bool:
+    """Write a frame; False if nobody reads any more.
+
+    The program may have set SIGPIPE to its default, which would kill us here, so it is blocked
+    around the write.
+    """
+    data = kind + len(payload).to_bytes(4, "big") + payload
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+        return True
+    except BrokenPipeError:
+        if hasattr(signal, "sigtimedwait"):
+            signal.sigtimedwait({signal.SIGPIPE}, 0)
+        return False
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -1,0 +1,313 @@
+"""The options of one start: normalised, validated, resolved and frozen.
+
+All of it happens in the launching process when `open()` starts, so that a bad value is refused
+before anything has changed, and neither ``chdir``, ``chroot`` nor a change of owner can give a
+path or a name another meaning afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .errors import OptionError, refuse
+from .owner import resolve_owner
+from .process import signal, signal_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from .context import DaemonContext
+    from .pidfile import PidFile
+    from .supervisor import Supervisor
+
+STREAMS = ("stdin", "stdout", "stderr")
+
+
+class Options:
+    """The frozen options: PEP 3143's names, each with its resolved value.
+
+    Beside them: ``user``, ``home`` (of the new uid, or None), ``groups`` (the supplementary groups
+    to set, or None to keep them), ``owner_changes``, ``supervisor`` (who started us, and the
+    reason for `detach_process`), and ``preserved`` (all descriptors that stay open).
+    """
+
+    chroot_directory: str | None
+    working_directory: str
+    umask: int
+    uid: int
+    gid: int
+    initgroups: bool
+    prevent_core: bool
+    detach_process: bool
+    files_preserve: frozenset[int]
+    pidfile: Any
+    stdin: Target
+    stdout: Target
+    stderr: Target
+    signal_map: dict[int, Any]
+    readiness: str
+    start_timeout: float | None
+    threads: str
+    preserve_logging: bool
+    supervisor: Supervisor
+    user: str | None
+    home: str | None
+    groups: tuple[int, ...] | None
+    owner_changes: bool
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"the options are frozen since open() began; {name} can't be set")
+
+    @property
+    def pidfile_lock(self) -> PidFile | None:
+        """The pid file, if it is one of ours; other context managers are entered in the daemon."""
+        return self.pidfile if hasattr(self.pidfile, "handing_over") else None
+
+    @property
+    def streams(self) -> tuple[Target, Target, Target]:
+        """Where descriptors 0, 1 and 2 go."""
+        return self.stdin, self.stdout, self.stderr
+
+
+class Target:
+    """Where a standard stream goes.
+
+    ``kind`` is ``null`` (``/dev/null``), ``keep`` (as the supervisor gave it), ``path``,
+    ``descriptor`` (of a given file), or ``object`` (a file without a descriptor: only the name
+    in `sys` is bound to it).
+    """
+
+    __slots__ = ("fd", "file", "kind", "option", "path")
+
+    def __init__(
+        self, option: str, kind: str, path: str = os.devnull, fd: int = -1, file: Any = None
+    ) -> None:
+        self.option, self.kind, self.path, self.fd, self.file = option, kind, path, fd, file
+
+    def __str__(self) -> str:
+        if self.kind == "keep":
+            return f"{self.option} as it is"
+        if self.kind == "descriptor":
+            return f"{self.option} to descriptor {self.fd}"
+        return f"{self.option} to {self.path if self.kind != 'object' else self.file!r}"
+
+
+def freeze(context: DaemonContext) -> Options:
+    """Read every attribute of the context once.
+
+    :raises OptionError: names the option, the value and what is expected
+    """
+    _require_place()
+    supervisor = _detachment(context)
+    chroot = _path("chroot_directory", context.chroot_directory, optional=True)
+    keep = context._detach_process is None and not supervisor.detach
+    streams = {option: _target(option, getattr(context, option), keep=keep) for option in STREAMS}
+    _flag("initgroups", context.initgroups)
+    return Options(
+        chroot_directory=chroot,
+        working_directory=_working_directory(context.working_directory, chroot),
+        umask=_umask(context.umask),
+        prevent_core=_flag("prevent_core", context.prevent_core),
+        detach_process=supervisor.detach,
+        supervisor=supervisor,
+        files_preserve=_preserved(context.files_preserve),
+        pidfile=_pidfile(context.pidfile),
+        signal_map=_signal_map(context),
+        readiness=_choice("readiness", context.readiness, ("open", "explicit")),
+        start_timeout=_seconds("start_timeout", context.start_timeout),
+        threads=_choice("threads", context.threads, ("warn", "refuse", "ignore")),
+        preserve_logging=_flag("preserve_logging", context.preserve_logging),
+        **streams,
+        **resolve_owner(context),
+    )
+
+
+def _require_place() -> None:
+    """Forking inside an event loop or a thread leaves a daemon that can't work."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        raise OptionError(
+            "open() was called inside a running asyncio loop, whose descriptors the daemon would "
+            "not have; open the context first, and call asyncio.run() in it"
+        )
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.current_thread() is not threading.main_thread():
+        raise OptionError(
+            "open() was called outside the main thread, where no signal handlers can be set and "
+            "no exit handlers run; call it in the main thread"
+        )
+
+
+def _flag(option: str, value: object) -> bool:
+    if value is True or value is False or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise refuse(option, value, "True or False")
+
+
+def _choice(option: str, value: object, choices: tuple[str, ...]) -> str:
+    if isinstance(value, str) and value in choices:
+        return value
+    raise refuse(option, value, " or ".join(map(repr, choices)))
+
+
+def _seconds(option: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9:
+        return float(value)
+    raise refuse(option, value, "None or a positive number of seconds")
+
+
+def _umask(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+        return value
+    raise refuse("umask", value, "a number from 0 to 0o777")
+
+
+def _path(option: str, value: object, *, optional: bool = False) -> str | None:
+    if value is None and optional:
+        return None
+    path = _text(option, value)
+    return os.path.abspath(path)
+
+
+def _text(option: str, value: object) -> str:
+    try:
+        path = os.fsdecode(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise refuse(option, value, "a path") from None
+    if not path or "\0" in path:
+        raise refuse(option, value, "a path that is not empty and has no NUL in it")
+    return path
+
+
+def _working_directory(value: object, chroot: str | None) -> str:
+    """With a chroot, a relative directory is relative to the new root."""
+    path = _text("working_directory", value)
+    if chroot is not None:
+        return os.path.normpath(os.path.join("/", path))
+    return os.path.abspath(path)
+
+
+def _detachment(context: DaemonContext) -> Supervisor:
+    given = context._detach_process
+    if given is None:
+        from .supervisor import detect
+
+        return detect()
+    detach = _flag("detach_process", given)
+    return Given(detach)  # type: ignore[return-value]
+
+
+class Given:
+    """Stands for a `Supervisor` where `detach_process` was given, so that nobody is asked."""
+
+    name = "not asked"
+
+    def __init__(self, detach: bool) -> None:
+        self.detach = detach
+        self.reason = f"detach_process={detach} was given"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def _pidfile(value: Any) -> Any:
+    if value is None or (hasattr(value, "__enter__") and hasattr(value, "__exit__")):
+        return value
+    if isinstance(value, (str, bytes, os.PathLike)):
+        from .pidfile import PidFile
+
+        return PidFile(_path("pidfile", value) or "")
+    raise refuse("pidfile", value, "None, a path, a PidFile or another context manager")
+
+
+def descriptor_of(option: str, item: Any) -> int | None:
+    """The descriptor that an item stands for; None for a file that lives in memory."""
+    if isinstance(item, int) and not isinstance(item, bool):
+        number = item
+    elif hasattr(item, "fileno"):
+        try:
+            number = item.fileno()
+        except OSError:  # io.UnsupportedOperation: nothing there that could be closed
+            return None
+        except Exception as error:
+            raise refuse(option, item, f"an open file (its fileno() says: {error})") from None
+    else:
+        raise refuse(option, item, "a descriptor (0 or more) or an object with a fileno()")
+    if not isinstance(number, int) or not 0 <= number <= 0x7FFFFFFF:
+        raise refuse(option, item, "an open file or a descriptor of 0 or more")
+    return number
+
+
+def _preserved(items: Any) -> frozenset[int]:
+    try:
+        members = () if items is None else tuple(items)
+    except TypeError:
+        raise refuse("files_preserve", items, "None or an iterable") from None
+    found = (descriptor_of("files_preserve", item) for item in members if item is not None)
+    return frozenset(fd for fd in found if fd is not None)
+
+
+def _target(option: str, value: Any, *, keep: bool) -> Target:
+    if value is None:
+        return Target(option, "keep" if keep else "null")
+    if isinstance(value, (str, bytes, os.PathLike)):
+        return Target(option, "path", path=_path(option, value) or "")
+    if not isinstance(value, int) and not hasattr(value, "fileno"):
+        if hasattr(value, "read" if option == "stdin" else "write"):
+            return Target(option, "object", file=value)
+        raise refuse(option, value, "None, a path, a descriptor or a file object")
+    fd = descriptor_of(option, value)
+    if fd is None:
+        return Target(option, "object", file=value)
+    try:
+        os.fstat(fd)
+    except OSError:
+        raise refuse(option, value, f"an open file (descriptor {fd} is not open)") from None
+    return Target(option, "descriptor", fd=fd)
+
+
+def _signal_map(context: DaemonContext) -> dict[int, Any]:
+    given = context.signal_map
+    if given is None:
+        from .context import default_signal_map
+
+        given = default_signal_map()
+    try:
+        items = dict(given).items()
+    except (TypeError, ValueError):
+        raise refuse("signal_map", given, "a mapping of signal numbers to targets") from None
+    return {_signal(number): _handler(context, number, target) for number, target in items}
+
+
+def _signal(number: Any) -> int:
+    if not isinstance(number, int) or number not in signal.valid_signals():
+        raise refuse("signal_map", {number: ...}, "the number of a signal, such as signal.SIGHUP")
+    if number in (signal.SIGKILL, signal.SIGSTOP):
+        raise refuse(
+            "signal_map", {signal_name(number): ...}, "signals that can be caught; this one can't"
+        )
+    return int(number)
+
+
+def _handler(context: DaemonContext, number: int, target: Any) -> Any:
+    """PEP 3143: None ignores, a string names an attribute of the context, else the handler."""
+    key = signal_name(number)
+    if target is None:
+        return signal.SIG_IGN
+    if isinstance(target, str):
+        handler = getattr(context, target, None)
+        if not callable(handler):
+            raise refuse(
+                "signal_map", {key: target}, "the name of a method of the context, as 'terminate'"
+            )
+        return handler
+    if callable(target) or target in (signal.SIG_IGN, signal.SIG_DFL):
+        return target
+    raise refuse("signal_map", {key: target}, "None, a method's name or a callable")

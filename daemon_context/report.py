@@ -1,0 +1,333 @@
+"""What crosses from the daemon to the launcher, and how each of the three waits for the others.
+
+Four pipes, all made by the launcher before the first fork:
+
+=========  ==============================  ====================================================
+control    launcher → session leader       a byte: cancel; its end: the launcher is gone
+outcome    session leader → launcher       frames; at first the daemon's pid, from itself
+report     daemon → session leader         one frame: ready, or what went wrong
+progress   daemon → session leader         the number of the step in work; read only after death
+=========  ==============================  ====================================================
+
+The session leader stays the daemon's parent until it is ready, because only a parent learns how
+its child died. The daemon keeps ``outcome`` open until then, so that the end of that pipe tells
+the launcher that *both* are gone. A frame is a kind, a length and JSON; never a pickle, because
+an unprivileged daemon must not be able to run code in a root launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .errors import DaemonError, StartError
+from .frames import ERROR, HELLO, READY, Frames, send
+from .process import Child, ending, poll, signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from .sequence import Walk
+
+CANCEL = b"C"
+GRACE = 1.0  # seconds from SIGTERM to SIGKILL, for a daemon whose start was cancelled
+LAST_WORDS = 10.0  # seconds for a failed daemon to end, and for the session leader to end it
+POLL_WITHOUT_PIDFD = 0.05
+
+
+class Report:
+    """The pipes of one start, and the part that each process plays on them."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.daemon = 0
+        self.control_r, self.control_w = _pipe(walk)
+        self.outcome_r, self.outcome_w = _pipe(walk)
+        self.report_r, self.report_w = _pipe(walk)
+        self.progress_r, self.progress_w = _pipe(walk)
+
+    # --- in the daemon
+
+    def begin_daemon(self) -> None:
+        """Keep the daemon's ends, and tell the launcher the pid before any step can fail."""
+        self.walk.close(self.control_r, self.report_r, self.progress_r)
+        send(self.outcome_w, HELLO, str(os.getpid()).encode())
+
+    def progress(self, number: int) -> None:
+        """Note which step is in work, for the session leader to read if it kills us."""
+        if self.progress_w in self.walk.descriptors and self.walk.process == "daemon":
+            os.write(self.progress_w, bytes([min(number, 255)]))
+
+    def ready(self) -> None:
+        """Say that the daemon works.
+
+        :raises StartError: nobody listens any more: the start was cancelled
+        """
+        self.progress(0)
+        if not send(self.report_w, READY):
+            raise StartError("the start was cancelled before the daemon was ready")
+        self.walk.close(self.report_w, self.progress_w, self.outcome_w)
+
+    def fail(self, walk: Walk, error: BaseException, status: int = 1) -> NoReturn:
+        """Undo what the daemon did, tell the launcher, and end without unwinding."""
+        try:
+            for note in walk.roll_back():
+                error.add_note(note)
+            send(self.report_w, ERROR, _encoded(error))
+            flush_standard_streams()
+        finally:
+            os._exit(status)
+
+    # --- in the session leader
+
+    def begin_leader(self) -> None:
+        """Keep the session leader's ends."""
+        self.walk.close(self.control_w, self.outcome_r)
+
+    def lead(self, pid: int) -> NoReturn:
+        """Watch the daemon until it is ready or dead, tell the launcher, and end."""
+        status = 1
+        try:
+            self.daemon = pid
+            self.walk.close(self.report_w, self.progress_w)
+            _forget_handlers()
+            status = self._lead(Child(pid))
+        finally:
+            os._exit(status)
+
+    def lead_failed(self, error: BaseException) -> NoReturn:
+        """There is no daemon: the session leader itself failed."""
+        try:
+            send(self.outcome_w, ERROR, _encoded(error))
+        finally:
+            os._exit(1)
+
+    def _lead(self, child: Child) -> int:
+        frames = Frames()
+        waiting = {self.control_r, self.report_r, *child.fds}
+        while True:
+            events = poll(waiting, None if child.fds else POLL_WITHOUT_PIDFD)
+            if self.control_r in events:
+                return self._cancelled(child)
+            if self.report_r in events and not frames.read(self.report_r):
+                waiting.discard(self.report_r)
+            if frames.complete or frames.hostile:
+                return self._relay(child, frames)
+            if child.ended():
+                return self._died(child)
+
+    def _relay(self, child: Child, frames: Frames) -> int:
+        kind, payload = frames.first()
+        if kind == READY:
+            return 0 if send(self.outcome_w, READY) else self._abandoned(child)
+        child.wait_or_kill(LAST_WORDS)
+        return self._tell(kind, payload)
+
+    def _died(self, child: Child) -> int:
+        # What it said in its last moment comes first: it may have ended after its report.
+        frames = Frames()
+        os.set_blocking(self.report_r, False)
+        while frames.read(self.report_r):
+            pass
+        if frames.complete:
+            return self._relay(child, frames)
+        return self._tell(ERROR, _encoded(self._obituary(child)))
+
+    def _obituary(self, child: Child) -> StartError:
+        words = "ended, nobody knows how,"
+        facts: dict[str, int] = {}
+        if child.status is not None:
+            words, facts = ending(child.status)
+        number = self._step_in_work()
+        place, step = "", None
+        if number:
+            step = self.walk.steps[number - 1].name
+            place = f" (step {number} of {len(self.walk.steps)}, {step})"
+        text = f"the daemon (pid {child.pid}) {words} before it was ready{place}"
+        return StartError(text, pid=child.pid, step=step, **facts)
+
+    def _step_in_work(self) -> int:
+        """The number of the step that killed the daemon; 0: the body, or not known."""
+        os.set_blocking(self.progress_r, False)
+        try:
+            number = os.read(self.progress_r, 4096)[-1:]
+        except OSError:
+            return 0
+        return number[0] if number and number[0] <= len(self.walk.steps) else 0
+
+    def _tell(self, kind: bytes, payload: bytes) -> int:
+        if not send(self.outcome_w, kind, payload):
+            self._clean_up()
+        return 1
+
+    def _cancelled(self, child: Child) -> int:
+        asked = os.read(self.control_r, 1)
+        child.end(GRACE)
+        if not asked:
+            self._clean_up()
+        return 1
+
+    def _abandoned(self, child: Child) -> int:
+        child.end(GRACE)
+        self._clean_up()
+        return 1
+
+    def _clean_up(self) -> None:
+        """The launcher is gone: undo what it had done, and end what the daemon has left."""
+        self.walk.roll_back(self.walk.launcher)
+        os.killpg(0, signal.SIGKILL)  # our own session's group: this process is one of it
+
+    # --- in the launcher
+
+    def begin_launcher(self) -> None:
+        """Keep the launcher's ends."""
+        self.walk.close(
+            self.control_r,
+            self.outcome_w,
+            self.report_r,
+            self.report_w,
+            self.progress_r,
+            self.progress_w,
+        )
+
+    def wait(self, leader: int, timeout: float | None) -> int:
+        """Wait for the outcome, and until the session leader is reaped. Returns the daemon's pid.
+
+        :raises DaemonError: what went wrong; nothing of the start is left
+        """
+        launcher = Launcher(self, Child(leader))
+        try:
+            return launcher.wait(timeout)
+        except BaseException:
+            launcher.clean_up()
+            raise
+        finally:
+            launcher.close()
+
+
+class Launcher:
+    """The launcher's wait: it learns the daemon's pid, then the outcome."""
+
+    def __init__(self, report: Report, leader: Child) -> None:
+        self.report = report
+        self.leader = leader
+        self.daemon: Child | None = None
+        self.frames = Frames()
+        self.open = True
+
+    def wait(self, timeout: float | None) -> int:
+        from time import monotonic
+
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                raise StartError(
+                    f"the daemon was not ready after {timeout:g} seconds (start_timeout); "
+                    "its start was cancelled",
+                    pid=self.daemon and self.daemon.pid,
+                )
+            self._listen(left)
+            kind, payload = self.frames.first() if self.frames.complete else (b"", b"")
+            if kind == READY:
+                self.leader.wait_or_kill(LAST_WORDS)
+                return self.daemon.pid if self.daemon else 0
+            if kind or self.frames.hostile:
+                raise _decoded(payload, self.daemon.pid if self.daemon else None)
+            if not self.open or self.leader.ended():
+                raise self._silent()
+
+    def _listen(self, seconds: float | None) -> None:
+        fds = {self.report.outcome_r, *self.leader.fds}
+        if not self.leader.fds:
+            seconds = POLL_WITHOUT_PIDFD
+        if self.report.outcome_r in poll(fds, seconds):
+            self.open = self.frames.read(self.report.outcome_r)
+            self._meet_daemon()
+
+    def _meet_daemon(self) -> None:
+        # Only the first frame may name a pid: it is sent before any code but ours has run.
+        if self.daemon is None and self.frames.complete:
+            kind, payload = self.frames.first()
+            if kind == HELLO and payload.isdigit():
+                self.frames.drop()
+                try:
+                    self.daemon = Child(int(payload), ours=False)
+                except ProcessLookupError:  # it has ended already; the session leader knows how
+                    self.daemon = Child(int(payload), ours=False, watched=False)
+
+    def _silent(self) -> StartError:
+        status = self.leader.status
+        how = ending(status)[0] if status is not None else "ended, nobody knows how,"
+        return StartError(
+            f"the session leader (pid {self.leader.pid}) {how} before the daemon was ready; "
+            "its start was cancelled",
+            pid=self.daemon and self.daemon.pid,
+        )
+
+    def clean_up(self) -> None:
+        """End whatever is left of the start: the daemon, the session leader, and their group."""
+        if not self.leader.ended():
+            send(self.report.control_w, CANCEL)
+            if not self._leader_ends(GRACE + LAST_WORDS):
+                self.leader.kill()
+        if self.daemon is not None and self.daemon.fds:
+            self.daemon.kill()
+        self.leader.kill_group()
+        self.leader.wait_or_kill(0)
+
+    def _leader_ends(self, seconds: float) -> bool:
+        try:
+            return self.leader.wait(seconds)
+        except KeyboardInterrupt:  # the second Ctrl-C: no more patience
+            return False
+
+    def close(self) -> None:
+        self.leader.close()
+        if self.daemon is not None:
+            self.daemon.close()
+
+
+def _pipe(walk: Walk) -> tuple[int, int]:
+    reader, writer = os.pipe()
+    # Lift one at a time: where 0 and 1 were closed the pipe got their numbers.
+    return walk.acquire(reader), walk.acquire(writer)
+
+
+def _forget_handlers() -> None:
+    """The program's Python handlers are not meant for the session leader."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def flush_standard_streams() -> None:
+    """Before `os._exit`, which would lose what they have buffered."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except Exception:  # the process ends here and has said what matters
+            pass
+
+
+def prepare() -> None:
+    """Import now what a failure would need later, out of reach: in a chroot, or as a user who
+    can't read it. (What a chroot holds must never be imported as root.)
+    """
+    from . import failures  # noqa: F401
+
+
+def _encoded(error: BaseException) -> bytes:
+    from .failures import encode
+
+    return encode(error)
+
+
+def _decoded(payload: bytes, pid: int | None) -> DaemonError:
+    from .failures import decode
+
+    return decode(payload, pid)

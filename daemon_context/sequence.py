@@ -1,0 +1,231 @@
+"""The walk: one pass through the detach sequence, and the loop that makes it."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError
+from .step import Step, Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .context import DaemonContext
+    from .options import Options
+    from .report import Report
+
+
+class Walk:
+    """One pass through the sequence: the frozen options, and what was acquired on the way.
+
+    :ivar options: the frozen, resolved options
+    :ivar context: the context that is being opened
+    :ivar steps: the sequence
+    :ivar process: ``"launcher"``, ``"session leader"``, ``"daemon"``, or ``"this process"``
+        where nothing detaches
+    """
+
+    def __init__(self, options: Options, steps: Steps, context: DaemonContext) -> None:
+        self.options = options
+        self.steps = steps
+        self.context = context
+        self.process = (
+            "launcher" if options.detach_process and "detach" in steps else "this process"
+        )
+        self.launcher = os.getpid()
+        self.number = 0
+        self.report: Report | None = None
+        self.daemon = 0  # its pid, in the launcher, once it is ready
+        self.descriptors: set[int] = set()
+        self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
+        self.applied: list[tuple[int, Step, Any]] = []
+        self.owner = 0  # the process in which open() returns
+        self.ready_due = False
+        self.entered = False
+        self.over = False
+        self.uncaught: BaseException | None = None
+        self.observe: Callable[[Walk, Step], Any] | None = None
+
+    @property
+    def detaches(self) -> bool:
+        """Whether this walk forks: not in the foreground."""
+        return self.process != "this process"
+
+    def acquire(self, fd: int) -> int:
+        """Take the descriptor over: closed when the walk is over, until then kept by every step.
+
+        Its number may change: 0, 1 and 2 (handed out where the launcher was started with them
+        closed) belong to the standard streams.
+        """
+        if fd < 3:
+            fd = _lift(fd)
+        os.set_inheritable(fd, False)
+        self.descriptors.add(fd)
+        return fd
+
+    def close(self, *fds: int) -> None:
+        """Close descriptors that the walk has acquired; all of them by default."""
+        for fd in fds or tuple(self.descriptors):
+            if fd in self.descriptors:
+                self.descriptors.remove(fd)
+                os.close(fd)
+
+    def finish(self) -> None:
+        """The last step is done: open the context, and only then say that the daemon is ready."""
+        self.owner = os.getpid()
+        self.context._opened()
+        if self.report is None:
+            self.close()
+        if self.ready_due:
+            self.context.ready()
+        elif self.report is not None:
+            self._remember_uncaught()
+
+    def _remember_uncaught(self) -> None:
+        """Without a ``with``, only this hook sees what the body raises before it is ready."""
+        import sys
+
+        previous = sys.excepthook
+
+        def hook(kind: Any, error: BaseException, traceback: Any) -> None:
+            self.uncaught = error
+            previous(kind, error, traceback)
+
+        sys.excepthook = hook
+
+    def roll_back(self, process: int | None = None) -> list[str]:
+        """Undo, in reverse, what one process applied; by default this one. Returns what failed."""
+        failed = []
+        mine = process or os.getpid()
+        for entry in reversed(self.applied):
+            pid, step, memory = entry
+            if pid == mine:
+                self.applied.remove(entry)
+                try:
+                    step.undo(self, memory)
+                except Exception as error:
+                    failed.append(f"could not undo {step.name}: {_words(error)}")
+        return failed
+
+
+def _lift(fd: int) -> int:
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def start(walk: Walk) -> None:
+    """Preflight, then the walk. Returns in the daemon, and in the launcher when it is over.
+
+    :raises DaemonError: in the launcher, whatever failed, wherever it did; all is undone
+    """
+    try:
+        preflight(walk)
+        perform(walk)
+    except BaseException as error:
+        failure = explained(walk, error)
+        if failure is not error:
+            failure.__cause__ = error
+        if walk.process == "daemon":
+            assert walk.report is not None
+            walk.report.fail(walk, failure)
+        _take_back(walk, failure)
+        if isinstance(failure, DaemonError):
+            # The message is complete; our own frames between the caller and it are noise.
+            raise failure.with_traceback(None) from failure.__cause__
+        raise
+
+
+def preflight(walk: Walk) -> None:
+    """The checks of all steps, in the launcher, before anything has changed."""
+    for number, step in enumerate(walk.steps, 1):
+        walk.number = number
+        if step.needed(walk.options):
+            step.check(walk)
+
+
+def perform(walk: Walk) -> None:
+    """Apply the steps in their order: this loop is the whole detach sequence."""
+    for number, step in enumerate(walk.steps, 1):
+        walk.number = number
+        if step.needed(walk.options):
+            _apply(walk, step)
+        if walk.over:  # the launcher has heard "ready": the other steps were the daemon's
+            return
+    walk.finish()
+
+
+def _apply(walk: Walk, step: Step) -> None:
+    if walk.report is not None:
+        walk.report.progress(walk.number)
+    if walk.observe is not None:
+        walk.observe(walk, step)
+        return
+    memory = step.apply(walk)
+    walk.applied.append((os.getpid(), step, memory))
+
+
+def _take_back(walk: Walk, failure: BaseException) -> None:
+    """Undo what this process applied, and note what can't be undone."""
+    lasting = [
+        step.name
+        for pid, step, _ in walk.applied
+        if pid == os.getpid()
+        and step.touches
+        and type(step).undo is Step.undo
+        and not walk.detaches
+    ]
+    for note in walk.roll_back():
+        failure.add_note(note)
+    walk.close()
+    if lasting:
+        failure.add_note(f"changed for good in this process by: {', '.join(lasting)}")
+
+
+def explained(walk: Walk, error: BaseException) -> BaseException:
+    """The error that names the step and what it was about; interrupts pass as they are."""
+    if (
+        isinstance(error, StartError)
+        or getattr(error, "step", None)
+        or not 1 <= walk.number <= len(walk.steps)
+    ):
+        return error
+    step = walk.steps[walk.number - 1]
+    place = f"(step {walk.number} of {len(walk.steps)}, {step.name})"
+    if isinstance(error, DaemonError):
+        error.step = step.name
+        error.args = (f"{error} {place}",)
+        return error
+    if not isinstance(error, (Exception, SystemExit)) and walk.process != "daemon":
+        return error  # KeyboardInterrupt: the user's own, in the launcher
+    phrase = _phrase(step, walk.options)
+    message = f"cannot {phrase}: {_words(error, phrase)} {place}"
+    if step.remedy:
+        message += f"; {step.remedy}"
+    if isinstance(error, OSError):
+        path = error.filename if isinstance(error.filename, str) else None
+        return DaemonOSEnvironmentError(message, step=step.name, errno=error.errno, path=path)
+    return StepError(message, step=step.name)
+
+
+def _phrase(step: Step, options: Options) -> str:
+    try:
+        return step.describe(options)
+    except Exception:  # a user's describe() must not hide the user's error
+        return step.name.replace("-", " ")
+
+
+def _words(error: BaseException, said: str = "") -> str:
+    """The operating system's text, with the path unless said already; or as Python prints it."""
+    if isinstance(error, OSError) and error.strerror:
+        path = "" if error.filename is None else repr(error.filename)
+        return error.strerror if path in said else f"{error.strerror}: {path}"
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r})"
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

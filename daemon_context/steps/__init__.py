@@ -1,0 +1,48 @@
+"""The stock steps. `DEFAULT_STEPS` is the order of a start; there is no other list of it."""
+
+from __future__ import annotations
+
+from ..step import Steps
+from .coordination import LockPidfile, ReportReady, WritePidfile
+from .descriptors import CloseDescriptors, FlushStreams
+from .detach import Detach
+from .identity import ChangeOwner
+from .streams import OpenStreams, RedirectStreams
+from .surroundings import ChangeDirectory, ChangeRoot, InstallSignals, PreventCore, SetUmask
+
+DEFAULT_STEPS = Steps(
+    (
+        FlushStreams(),
+        LockPidfile(),
+        OpenStreams(),
+        Detach(),
+        CloseDescriptors(),
+        ChangeRoot(),
+        SetUmask(),
+        ChangeDirectory(),
+        ChangeOwner(),
+        PreventCore(),
+        InstallSignals(),
+        RedirectStreams(),
+        WritePidfile(),
+        ReportReady(),
+    )
+)
+
+__all__ = [
+    "DEFAULT_STEPS",
+    "ChangeDirectory",
+    "ChangeOwner",
+    "ChangeRoot",
+    "CloseDescriptors",
+    "Detach",
+    "FlushStreams",
+    "InstallSignals",
+    "LockPidfile",
+    "OpenStreams",
+    "PreventCore",
+    "RedirectStreams",
+    "ReportReady",
+    "SetUmask",
+    "WritePidfile",
+]

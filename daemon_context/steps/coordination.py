@@ -1,0 +1,118 @@
+"""Steps that tell others: the pid file's lock and content, and the report to the launcher."""
+
+from __future__ import annotations
+
+from ..step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..options import Options
+    from ..pidfile import PidFile
+    from ..sequence import Walk
+
+
+class LockPidfile(Step):
+    """Lock the pid file in the launcher: one daemon per pid file, and refusals are seen.
+
+    As the launching user and outside any chroot; the daemon inherits the lock.
+    """
+
+    name = "lock-pidfile"
+    touches = frozenset({"descriptors"})
+
+    def needed(self, options: Options) -> bool:
+        return options.pidfile_lock is not None
+
+    def describe(self, options: Options) -> str:
+        return f"lock the pid file {_lock(options).path!r}"
+
+    def why_not(self, options: Options) -> str:
+        if options.pidfile is None:
+            return "no pidfile is given"
+        return "the given pidfile is a foreign context manager, entered in the daemon"
+
+    def check(self, walk: Walk) -> None:
+        _lock(walk.options).check(walk.options.uid)
+
+    def apply(self, walk: Walk) -> None:
+        lock = _lock(walk.options)
+        # In a chroot a descriptor of a directory outside it would be a way out.
+        lock.begin(walk.options.uid, keep_directory=walk.options.chroot_directory is None)
+
+    def undo(self, walk: Walk, memory: None) -> None:
+        _lock(walk.options).abandon()
+
+
+class WritePidfile(Step):
+    """Own the pid file's lock and write the pid (FHS); or enter the given context manager."""
+
+    name = "write-pidfile"
+    touches = frozenset({"descriptors"})
+    after = {
+        "detach": "the pid is known only after the forks",
+        "lock-pidfile": "the content may be changed only by who holds the lock",
+        "close-descriptors": "closing another descriptor of the file would drop the lock",
+    }
+
+    def needed(self, options: Options) -> bool:
+        return options.pidfile is not None
+
+    def describe(self, options: Options) -> str:
+        if options.pidfile_lock is None:
+            return f"enter the pid file {options.pidfile!r}"
+        return f"write the pid to {options.pidfile_lock.path!r}"
+
+    def why_not(self, options: Options) -> str:
+        return "no pidfile is given"
+
+    def apply(self, walk: Walk) -> None:
+        options = walk.options
+        if options.pidfile_lock is None:
+            options.pidfile.__enter__()
+        else:
+            options.pidfile_lock.own()
+        walk.entered = True
+
+    def undo(self, walk: Walk, memory: Any) -> None:
+        walk.entered = False
+        if walk.options.pidfile_lock is None:
+            walk.options.pidfile.__exit__(None, None, None)
+        else:
+            walk.options.pidfile_lock.disown()
+
+
+class ReportReady(Step):
+    """Tell the launcher that the daemon works: when the last step is done, or when the body
+    says so.
+
+    The message goes out after the last step, so that a step behind this one can fail as well.
+    """
+
+    name = "report-ready"
+    after = {
+        "detach": "there is nobody to report to before the forks",
+        "write-pidfile": "exit 0 promises that the pid file is there",
+    }
+
+    def needed(self, options: Options) -> bool:
+        return True
+
+    def describe(self, options: Options) -> str:
+        if options.readiness == "explicit":
+            return "leave it to the body to report ready"
+        if not options.detach_process:
+            return "be ready"
+        return "report ready to the launcher, which exits 0"
+
+    def apply(self, walk: Walk) -> None:
+        walk.ready_due = walk.options.readiness == "open"
+
+    def undo(self, walk: Walk, memory: None) -> None:
+        walk.ready_due = False
+
+
+def _lock(options: Options) -> PidFile:
+    assert options.pidfile_lock is not None  # the step is not needed without one
+    return options.pidfile_lock

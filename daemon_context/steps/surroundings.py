@@ -1,0 +1,191 @@
+"""What the process takes for granted: root, umask, working directory, core limit, signals."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..errors import DaemonOSEnvironmentError
+from ..process import CAP_SYS_CHROOT, has_capability, signal, signal_name
+from ..step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..options import Options
+    from ..sequence import Walk
+
+
+def require_directory(phrase: str, path: str, remedy: str) -> None:
+    """Preflight for a directory that will be entered.
+
+    :raises DaemonOSEnvironmentError: it is not there, no directory, or not to be entered
+    """
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise NotADirectoryError(20, os.strerror(20), path)
+        if not os.access(path, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(13, os.strerror(13), path)
+    except OSError as error:
+        raise DaemonOSEnvironmentError(
+            f"cannot {phrase}: {error.strerror}; {remedy}", errno=error.errno, path=path
+        ) from error
+
+
+class ChangeRoot(Step):
+    """chroot(2). Users, groups and paths have been looked up before."""
+
+    name = "change-root"
+    touches = frozenset({"root", "cwd"})
+    after = {
+        "detach": "the session leader must be able to undo what the launcher did, outside the root",
+        "lock-pidfile": "the pid file is outside the new root",
+        "open-streams": "log files and /dev/null are outside the new root",
+        "close-descriptors": "/proc, which lists the descriptors, is out of reach in the new root",
+    }
+
+    def needed(self, options: Options) -> bool:
+        return options.chroot_directory is not None
+
+    def describe(self, options: Options) -> str:
+        return f"change the root directory to {options.chroot_directory!r}"
+
+    def why_not(self, options: Options) -> str:
+        return "no chroot_directory is given"
+
+    def check(self, walk: Walk) -> None:
+        path = walk.options.chroot_directory or ""
+        phrase = self.describe(walk.options)
+        require_directory(phrase, path, "set chroot_directory to a directory")
+        if not has_capability(CAP_SYS_CHROOT):
+            raise DaemonOSEnvironmentError(
+                f"cannot {phrase}: {os.strerror(1)}; only root (CAP_SYS_CHROOT) can",
+                errno=1,
+                path=path,
+            )
+
+    def apply(self, walk: Walk) -> None:
+        os.chroot(walk.options.chroot_directory or "")
+        os.chdir("/")  # the old working directory would be a way out
+
+
+class SetUmask(Step):
+    """umask(2)."""
+
+    name = "set-umask"
+    touches = frozenset({"umask"})
+
+    def describe(self, options: Options) -> str:
+        return f"set the umask to {options.umask:03o}"
+
+    def apply(self, walk: Walk) -> int:
+        return os.umask(walk.options.umask)
+
+    def undo(self, walk: Walk, memory: int) -> None:
+        os.umask(memory)
+
+
+class ChangeDirectory(Step):
+    """chdir(2): a daemon must not keep a file system from being unmounted."""
+
+    name = "change-directory"
+    touches = frozenset({"cwd"})
+    after = {"change-root": "with a chroot the directory is one inside the new root"}
+    remedy = "set working_directory to a directory that exists and may be entered"
+
+    def describe(self, options: Options) -> str:
+        return f"change the working directory to {options.working_directory!r}"
+
+    def check(self, walk: Walk) -> None:
+        options = walk.options
+        path = options.working_directory
+        if options.chroot_directory and "change-root" in walk.steps:
+            path = os.path.join(options.chroot_directory, path.lstrip("/"))
+        require_directory(self.describe(options), path, self.remedy)
+
+    def apply(self, walk: Walk) -> str | None:
+        before = _working_directory()
+        os.chdir(walk.options.working_directory)
+        return before
+
+    def undo(self, walk: Walk, memory: str | None) -> None:
+        if memory is not None:
+            os.chdir(memory)
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return None
+
+
+class PreventCore(Step):
+    """setrlimit(2): a core dump of a privileged daemon would hold its secrets (PEP 3143)."""
+
+    name = "prevent-core"
+    touches = frozenset({"core"})
+
+    def needed(self, options: Options) -> bool:
+        return options.prevent_core
+
+    def describe(self, options: Options) -> str:
+        return "prevent core dumps"
+
+    def why_not(self, options: Options) -> str:
+        return "prevent_core=False was given"
+
+    def apply(self, walk: Walk) -> None:
+        import resource
+
+        # The hard limit too, or a handler could raise it again; so there is no undo.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+class InstallSignals(Step):
+    """The signal map: handlers are installed, and what the map names is unblocked."""
+
+    name = "install-signals"
+    touches = frozenset({"signals", "signal mask"})
+
+    def needed(self, options: Options) -> bool:
+        return bool(options.signal_map)
+
+    def describe(self, options: Options) -> str:
+        return f"set the signals: {_in_words(options.signal_map)}"
+
+    def why_not(self, options: Options) -> str:
+        return "the signal map is empty"
+
+    def apply(self, walk: Walk) -> tuple[dict[int, Any], Any]:
+        before: dict[int, Any] = {}
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            for number, handler in walk.options.signal_map.items():
+                before[number] = signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, walk.options.signal_map)
+        except BaseException:
+            self.undo(walk, (before, mask))
+            raise
+        return before, mask
+
+    def undo(self, walk: Walk, memory: tuple[dict[int, Any], Any]) -> None:
+        before, mask = memory
+        for number, handler in before.items():
+            if handler is not None:  # None: installed by C code, can't be put back from here
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _in_words(signal_map: dict[int, Any]) -> str:
+    words = []
+    for number, handler in signal_map.items():
+        if handler == signal.SIG_IGN:
+            target = "ignored"
+        elif handler == signal.SIG_DFL:
+            target = "default"
+        else:
+            target = getattr(handler, "__name__", None) or repr(handler)
+        words.append(f"{signal_name(number)} {target}")
+    return ", ".join(words)

@@ -1,0 +1,39 @@
+"""Fixtures and rules for all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import support
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[support.Sandbox]:
+    """A sandbox for real programs; nothing of it survives the test."""
+    yield from support.sandbox(tmp_path)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "root: needs root")
+    config.addinivalue_line("markers", "slow: takes seconds")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(reason="needs root")
+    for item in items:
+        if "root" in item.keywords and os.geteuid() != 0:
+            item.add_marker(skip)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Where the CI run has installed all that tests need, a skipped test is a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.skipped and os.environ.get("NO_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be: {report.longrepr}"

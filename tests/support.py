@@ -1,0 +1,182 @@
+"""Real programs, looked at from outside, and ended by pid whatever happens.
+
+Every process that a test starts, and all that those start, carry a mark in their environment;
+`Sandbox.end` finds them by it in ``/proc`` and kills them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "DAEMON_CONTEXT_TEST"
+DEADLINE = 20.0
+T = TypeVar("T")
+
+
+def until(probe: Callable[[], T], seconds: float = DEADLINE, what: str = "") -> T:
+    """Poll until the probe returns something true; its value. Fails when the time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what or probe}")
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    return state(pid) not in ("", "Z", "X")
+
+
+def state(pid: int) -> str:
+    """State letter of the process, as in ps; '' if there is none."""
+    fields = stat(pid)
+    return fields[0] if fields else ""
+
+
+def stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the state on: state, ppid, pgrp, session, tty_nr, …"""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def status(pid: int) -> dict[str, str]:
+    """/proc/PID/status as a dictionary."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """Open descriptors of the process, and what they are."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found[int(entry.name)] = os.readlink(entry)
+        except FileNotFoundError:
+            pass
+    return found
+
+
+def gone(pid: int, seconds: float = DEADLINE) -> None:
+    """Wait until the process is gone."""
+    until(lambda: not alive(pid), seconds, f"pid {pid} still runs")
+
+
+class Sandbox:
+    """A directory, and the programs that run in it.
+
+    :ivar path: the directory; every user may look into it
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.mark = uuid.uuid4().hex
+        self.environ = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("COV_")},
+            MARK: self.mark,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def script(self, body: str, name: str = "program.py") -> Path:
+        """Write a program; dedented."""
+        path = self.path / name
+        path.write_text(textwrap.dedent(body))
+        path.chmod(0o755)
+        return path
+
+    def run(
+        self, body: str | Path, *args: Any, timeout: float = 60, env: dict[str, str] | None = None,
+        prefix: list[str] | None = None, **kwargs: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end, with its output captured.
+
+        That it returns at all, with pipes captured, is itself a check: a daemon that kept one
+        would make it hang.
+        """
+        path = body if isinstance(body, Path) else self.script(body)
+        kwargs.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.run(
+            [*(prefix or []), sys.executable, "-u" if kwargs.pop("unbuffered", False) else "-B",
+             str(path), *map(str, args)],
+            capture_output=True, text=True, timeout=timeout, cwd=self.path,
+            env={**self.environ, **(env or {})}, check=False, **kwargs,
+        )
+
+    def popen(
+        self, body: str | Path, *args: Any, env: dict[str, str] | None = None,
+        prefix: list[str] | None = None, **kwargs: Any,
+    ) -> subprocess.Popen[str]:
+        """Start a program and go on; output in pipes."""
+        path = body if isinstance(body, Path) else self.script(body)
+        for stream in ("stdin", "stdout", "stderr"):
+            kwargs.setdefault(stream, subprocess.PIPE)
+        return subprocess.Popen(
+            [*(prefix or []), sys.executable, "-B", str(path), *map(str, args)], text=True,
+            cwd=self.path, env={**self.environ, **(env or {})}, **kwargs,
+        )
+
+    def pid(self, name: str = "d.pid") -> int:
+        """The pid in a file of the sandbox, as soon as it is there."""
+        path = self.path / name
+        return int(until(lambda: path.exists() and path.read_text().strip(), what=f"{path}"))
+
+    def text(self, name: str) -> str:
+        """Content of a file of the sandbox, as soon as there is some."""
+        path = self.path / name
+        return until(lambda: path.exists() and path.read_text(), what=f"{path}")
+
+    def processes(self) -> set[int]:
+        """All live processes that come from this sandbox."""
+        wanted = f"{MARK}={self.mark}".encode()
+        found = set()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                marked = wanted in (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if marked and alive(int(entry.name)):
+                found.add(int(entry.name))
+        return found
+
+    def settled(self, seconds: float = 5) -> None:
+        """Fail unless all processes of this sandbox end by themselves."""
+        until(lambda: not self.processes(), seconds, f"left behind: {self.processes()}")
+
+    def end(self) -> None:
+        """Kill what is left, until nothing is."""
+        deadline = time.monotonic() + DEADLINE
+        while left := self.processes():
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+            assert time.monotonic() < deadline, f"can't be killed: {left}"
+            time.sleep(0.005)
+
+
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    """As a fixture: a sandbox whose processes end with the test."""
+    box = Sandbox(tmp_path)
+    try:
+        yield box
+    finally:
+        box.end()
