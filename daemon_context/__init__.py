@@ -7,28 +7,29 @@ The start is a visible sequence of small step objects: read `DaemonContext.open`
 from __future__ import annotations
 
 from .context import DaemonContext, default_signal_map
-from .errors import (
-    DaemonError,
-    DaemonOSEnvironmentError,
-    DaemonProcessDetachError,
-    OptionError,
-    SequenceError,
-    StartError,
-    StepError,
-)
-from .step import Step, Steps
-from .steps import DEFAULT_STEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .errors import DaemonError as DaemonError
+    from .errors import DaemonOSEnvironmentError as DaemonOSEnvironmentError
+    from .errors import DaemonProcessDetachError as DaemonProcessDetachError
+    from .errors import OptionError as OptionError
+    from .errors import SequenceError as SequenceError
+    from .errors import StartError as StartError
+    from .errors import StepError as StepError
     from .lockerrors import AlreadyRunning as AlreadyRunning
     from .pidfile import PidFile as PidFile
+    from .service import Daemon as Daemon
+    from .step import Step as Step
+    from .step import Steps as Steps
+    from .steps import DEFAULT_STEPS as DEFAULT_STEPS
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_STEPS",
     "AlreadyRunning",
+    "Daemon",
     "DaemonContext",
     "DaemonError",
     "DaemonOSEnvironmentError",
@@ -43,15 +44,27 @@ __all__ = [
     "default_signal_map",
 ]
 
-# Named only by those who need them; `lockfile`, behind AlreadyRunning, is heavy.
-_LATE = {"AlreadyRunning": "lockerrors", "PidFile": "pidfile"}
+# Imported when they are named; `lockfile`, behind AlreadyRunning, is heavy.
+_LATE = {
+    "DEFAULT_STEPS": "steps",
+    "AlreadyRunning": "lockerrors",
+    "Daemon": "service",
+    "DaemonError": "errors",
+    "DaemonOSEnvironmentError": "errors",
+    "DaemonProcessDetachError": "errors",
+    "OptionError": "errors",
+    "PidFile": "pidfile",
+    "SequenceError": "errors",
+    "StartError": "errors",
+    "Step": "step",
+    "StepError": "errors",
+    "Steps": "step",
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-    globals()[name] = value
+    module = __import__(f"{__name__}.{_LATE[name]}", fromlist=[name])
+    value = globals()[name] = getattr(module, name)
     return value

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
+import tempfile
 
 from .context import DaemonContext
 from .errors import DaemonError
+
+LONGEST_PAUSE = 3600.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     except DaemonError as error:
         print(f"daemon_context: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # the start was cancelled, and nothing is left of it
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,7 +39,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--json", action="store_true", help="as JSON")
     explain.set_defaults(run=_explain)
+    trace = verbs.add_parser("trace", help="start a scratch daemon, and tell what each step did")
+    trace.add_argument("--json", action="store_true", help="as JSON")
+    trace.add_argument(
+        "--pause",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="stop after each step, so that one can look with ps -axj beside it",
+    )
+    trace.set_defaults(run=_trace)
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= LONGEST_PAUSE:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {LONGEST_PAUSE:g}")
+    return seconds
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -46,12 +69,46 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _trace(options: argparse.Namespace) -> int:
+    from .trace import pausing
+
+    reader, writer = os.pipe()
+    progress = os.dup(2)
+    with tempfile.TemporaryDirectory() as directory:
+        context = DaemonContext(
+            umask=0o022,
+            detach_process=True,
+            pidfile=os.path.join(directory, "scratch.pid"),
+            files_preserve=[writer, progress],
+            record_trace=True,
+        )
+        if options.pause:
+            context._observer = pausing(progress, options.pause)
+        handle = context.spawn(_send_trace, context, writer, as_json=options.json)
+        os.close(writer)
+        os.close(progress)
+        with open(reader) as file:
+            print(file.read())
+        handle.wait()
+    return 0
+
+
+def _send_trace(context: DaemonContext, writer: int, *, as_json: bool) -> None:
+    """In the scratch daemon, which has the whole trace."""
+    trace = context.trace or ()
+    with open(writer, "w") as file:
+        if as_json:
+            json.dump([record.as_dict() for record in trace], file, indent=2)
+        else:
+            file.write(str(trace))
+
+
 def _named(name: str) -> DaemonContext:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, "")
     try:
         context = getattr(importlib.import_module(module), attribute or "context")
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise DaemonError(
             f"cannot find {name!r}: {error}; give MODULE:NAME of a DaemonContext"
         ) from error

@@ -1,28 +1,33 @@
-"""`DaemonContext`: PEP 3143's options and methods, and `open`, which walks the sequence."""
+"""`DaemonContext`: PEP 3143's options and methods, and `open`, which walks the sequence.
+
+What only a start needs is imported when it starts, so that importing the package costs next to
+nothing in the programs, and there are many, that seldom become a daemon.
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
 
-from .errors import DaemonError
-from .process import signal, signal_name
-from .sequence import Walk, start
-from .step import Steps
-from .steps import DEFAULT_STEPS
-from .stopping import Stop
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    import signal
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType, TracebackType
     from typing import Any, TypeVar
 
-    from .step import Step
-    from .supervisor import Supervisor
-    from .trace import Explanation
+    from .descriptors import Closed
+    from .embedding import Handle
+    from .explain import Explanation
+    from .options import Supervisor
+    from .sequence import Walk
+    from .step import Step, Steps
+    from .stopping import Stop
+    from .trace import Record, Trace
 
     Self = TypeVar("Self", bound="DaemonContext")
+else:
+    import _signal as signal  # see `daemon_context.process`
 
 
 def default_signal_map() -> dict[int, str | None]:
@@ -40,9 +45,14 @@ class Terminated(SystemExit):
     """Raised by `DaemonContext.terminate`: status 0, because a requested stop is no failure."""
 
     def __init__(self, signal_number: int = 0) -> None:
+        from .process import signal_name
+
         super().__init__(f"terminated by {signal_name(signal_number)}")
         self.code = 0
         self.signal_number = signal_number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Terminated, (self.signal_number,)
 
 
 class DaemonContext:
@@ -73,7 +83,8 @@ class DaemonContext:
     :param start_timeout: seconds after which a start that is not ready is cancelled, or None
     :param threads: ``"warn"``, ``"refuse"`` or ``"ignore"`` threads that the daemon will not have
     :param preserve_logging: whether log handlers on regular files and sockets stay open
-    :param steps: the sequence, `DEFAULT_STEPS` by default
+    :param steps: the sequence; None is `DEFAULT_STEPS`
+    :param record_trace: whether `trace` tells what each step changed
     """
 
     def __init__(
@@ -97,7 +108,8 @@ class DaemonContext:
         start_timeout: float | None = None,
         threads: str = "warn",
         preserve_logging: bool = True,
-        steps: Iterable[Step] = DEFAULT_STEPS,
+        steps: Iterable[Step] | None = None,
+        record_trace: bool = False,
     ) -> None:
         self.chroot_directory = chroot_directory
         self.working_directory = working_directory
@@ -118,8 +130,10 @@ class DaemonContext:
         self.threads = threads
         self.preserve_logging = preserve_logging
         self.steps = steps
+        self.record_trace = record_trace
 
     # Class-level defaults, so that a subclass need not call our __init__ before it sets options.
+    _steps: Any = None
     _uid: Any = None
     _gid: Any = None
     _detach_process: Any = None
@@ -128,6 +142,22 @@ class DaemonContext:
     _is_ready = False
     _registered = False
     _stop: Stop | None = None
+    _trace: Trace | None = None
+    _between: Callable[[], None] | None = None
+    _observer: Callable[[Record], None] | None = None
+
+    @property
+    def steps(self) -> Any:
+        """The sequence; as given, or `DEFAULT_STEPS`."""
+        if self._steps is None:
+            from .steps import DEFAULT_STEPS
+
+            return DEFAULT_STEPS
+        return self._steps
+
+    @steps.setter
+    def steps(self, value: Any) -> None:
+        self._steps = value
 
     @property
     def uid(self) -> Any:
@@ -186,19 +216,64 @@ class DaemonContext:
         if self._is_open:
             return
         walk = self._begin()
+        try:
+            self._start(walk)
+        except BaseException:
+            if not walk.over:
+                raise
+        if walk.over:
+            os._exit(0)
+
+    def spawn(self, target: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Handle:
+        """Run the target in a daemon, and go on. Always detaches; the context stays closed here.
+
+        :param target: a function; or ``"package.module:function"``, to run it in a fresh
+            interpreter, where this program's threads or event loop can't be forked
+        :returns: a handle, once the daemon is ready
+        :raises DaemonError: as `open` does; AlreadyRunning carries the running daemon's handle
+        """
+        from . import embedding
+        from .errors import DaemonError, refuse
+
+        if self._is_open:
+            raise DaemonError("spawn() was called on an open context; use another context")
+        if isinstance(target, str):
+            return embedding.spawn_fresh(self, target, args, kwargs)
+        if not callable(target):
+            raise refuse("target", target, "a function, or 'package.module:function'")
+        walk = self._start(self._begin(spawning=True))
+        if not walk.over:
+            embedding.run_target(self, target, args, kwargs)
+        return embedding.Handle(walk.daemon, walk.words)
+
+    def _sequence(self) -> Steps:
+        """The sequence; an iterator gives its steps once only, so keep them."""
+        steps = self.steps = as_steps(self.steps)
+        return steps
+
+    def _start(self, walk: Walk) -> Walk:
+        from .sequence import start
+
         self._walk = walk
         try:
             start(walk)
         finally:
-            if not self._is_open and self._walk is walk and walk.process != "daemon":
+            if not self._is_open:  # in the launcher, whether the daemon is ready or has failed
                 self._walk = None
-        if walk.over:
-            os._exit(0)
+        return walk
 
-    def _begin(self) -> Walk:
+    def _begin(self, *, spawning: bool = False) -> Walk:
         from .options import freeze
+        from .sequence import Walk
 
-        return Walk(freeze(self), as_steps(self.steps), self)
+        steps = self._sequence()
+        walk = Walk(freeze(self, spawning=spawning), steps, self)
+        if walk.options.record_trace:
+            from .trace import Trace
+
+            walk.trace = Trace(self._observer)
+        self._trace = walk.trace
+        return walk
 
     def _opened(self) -> None:
         """All steps are done, in the process that goes on."""
@@ -223,6 +298,8 @@ class DaemonContext:
         self._is_ready = False
         if self._stop is not None:
             self._stop.clear()
+        if walk.last_words is not None:
+            walk.close(walk.last_words.fd)
         if walk.entered:
             walk.options.pidfile.__exit__(None, None, None)
 
@@ -236,11 +313,18 @@ class DaemonContext:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        walk = self._walk
-        mine = walk is not None and walk.owner == os.getpid()
-        if mine and walk is not None and walk.report is not None and not self._is_ready:
-            self._fail_unready(exc_value)
+        self._ended(exc_value)
         self.close()
+
+    def _ended(self, error: BaseException | None) -> None:
+        """The body has ended: tell those who may not know why."""
+        walk = self._walk
+        if walk is None or walk.owner != os.getpid():
+            return
+        if walk.report is not None and not self._is_ready:
+            self._fail_unready(error)
+        if error is not None:
+            walk.tell_last_words(error)
 
     def _fail_unready(self, error: BaseException | None) -> None:
         """The body ended before it said that it is ready: the launcher gets to know."""
@@ -282,17 +366,23 @@ class DaemonContext:
         return self._stopping().every(seconds)
 
     def _stopping(self) -> Stop:
-        if self._stop is None:
-            self._stop = Stop()
-        return self._stop
+        if self._stop is not None:
+            return self._stop
+        from .stopping import Stop
+
+        # Atomic: a signal handler may come in between, and ask for one as well.
+        stop: Stop = self.__dict__.setdefault("_stop", Stop(self._between))
+        return stop
 
     def ready(self, status: str = "") -> None:
         """Say that the daemon works: the launcher exits with status 0 now.
 
         For the body under ``readiness="explicit"``. A second time it only warns.
 
-        :param status: a few words about the state, for whoever asks
+        :param status: a few words about the state, for the handle that `spawn` returns
         """
+        from .errors import DaemonError
+
         walk = self._walk
         if walk is None:
             raise DaemonError("ready() was called on a context that is not open; call open() first")
@@ -301,16 +391,31 @@ class DaemonContext:
 
             warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
             return
-        if walk.report is not None:
-            walk.report.ready()
+        # First the state: a signal may end the body as soon as the launcher has been told.
         self._is_ready = True
+        if walk.report is not None:
+            try:
+                walk.report.ready(status)
+            except DaemonError:
+                self._is_ready = False
+                raise
+
+    @property
+    def closed(self) -> tuple[Closed, ...]:
+        """What `open` closed: the number of each descriptor, what it was, and who owned it."""
+        return () if self._walk is None else self._walk.closed
+
+    @property
+    def trace(self) -> Trace | None:
+        """What each step did and changed, in all three processes; None unless `record_trace`."""
+        return self._trace
 
     def explain(self) -> Explanation:
         """What each step would do, in which process, or why it is not needed. Changes nothing.
 
         :raises OptionError: an option can't be used
         """
-        from .trace import explain
+        from .explain import explain
 
         return explain(self)
 
@@ -320,12 +425,13 @@ def as_steps(steps: Any) -> Steps:
 
     :raises OptionError: it is not iterable; SequenceError: it can not work
     """
+    from .errors import refuse
+    from .step import Steps
+
     if isinstance(steps, Steps):
         return steps
     try:
         members = tuple(steps)
-    except TypeError:
-        from .errors import refuse
-
-        raise refuse("steps", steps, "a Steps sequence or an iterable of steps") from None
+    except Exception as error:
+        raise refuse("steps", steps, "a Steps sequence or an iterable of steps") from error
     return Steps(members)

@@ -86,6 +86,14 @@ class DaemonProcessDetachError(StepError, OSError):
     """The process could not be detached (as in python-daemon)."""
 
 
+def text_of(error: BaseException) -> str:
+    """The error's text, also where its ``__str__`` fails, which must not hide the error."""
+    try:
+        return str(error)
+    except Exception:
+        return "(its text can't be made)"
+
+
 def by_name(name: str) -> type[DaemonError] | None:
     """The class of that name, if a report may name it: never anything but our own."""
     kind = globals().get(name)

@@ -6,28 +6,42 @@ JSON and never a pickle: an unprivileged daemon must not be able to run code in 
 
 from __future__ import annotations
 
+# `traceback` imports the first and `linecache` the last only when they need them, and in a new root
+# it would be the root's own, or none.
+import ast  # noqa: F401
 import json
 import os
+import tokenize  # noqa: F401
 import traceback
 
-from .errors import DaemonError, DaemonOSEnvironmentError, StartError, by_name
+from .errors import DaemonError, DaemonOSEnvironmentError, StartError, by_name, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TEXT_LARGEST = 1 << 16
+# Characters. All together, at the twelve bytes that JSON needs for the widest ones, stay below
+# `frames.LARGEST`.
+TEXT_LARGEST = 1 << 14
+TRACEBACK_LARGEST = 1 << 15
+SHORT_LARGEST = 1 << 11
+MOST_NOTES = 8
 
 
 def encode(error: BaseException) -> bytes:
     """An error as JSON: class, text, facts, notes and traceback."""
     facts = error.facts() if isinstance(error, DaemonError) else {}
+    notes = getattr(error, "__notes__", ())[:MOST_NOTES]
     fields = {
-        "class": type(error).__name__,
-        "message": _capped(str(error)),
-        "facts": {key: value for key, value in facts.items() if isinstance(value, (int, str))},
-        "notes": [_capped(str(note)) for note in getattr(error, "__notes__", ())][:8],
-        "traceback": _capped(_traceback(error)),
+        "class": _capped(type(error).__name__, SHORT_LARGEST),
+        "message": _capped(text_of(error), TEXT_LARGEST),
+        "facts": {
+            key: _capped(value, SHORT_LARGEST) if isinstance(value, str) else value
+            for key, value in facts.items()
+            if isinstance(value, (int, str))
+        },
+        "notes": [_capped(str(note), SHORT_LARGEST) for note in notes],
+        "traceback": _capped(_traceback(error), TRACEBACK_LARGEST),
         "pid": os.getpid(),
         "process": "session leader" if os.getsid(0) == os.getpid() else "daemon",
     }
@@ -37,15 +51,23 @@ def encode(error: BaseException) -> bytes:
 def _traceback(error: BaseException) -> str:
     """Of an error of ours the cause has the frames that matter; its notes travel by themselves."""
     cause = error.__cause__ or error
-    if cause is error:
-        return "".join(traceback.format_tb(error.__traceback__))
-    return "".join(traceback.format_exception(cause))
+    try:
+        if cause is error:
+            return "".join(traceback.format_tb(error.__traceback__))
+        return "".join(traceback.format_exception(cause))
+    except Exception:  # without its traceback an error is still worth to be known
+        return ""
 
 
-def _capped(text: str) -> str:
-    if len(text) <= TEXT_LARGEST:
+def full_traceback(error: BaseException) -> str:
+    """As Python prints it."""
+    return "".join(traceback.format_exception(error))
+
+
+def _capped(text: str, largest: int) -> str:
+    if len(text) <= largest:
         return text
-    half = TEXT_LARGEST // 2
+    half = largest // 2 - 32  # room for the words between
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
@@ -91,7 +113,7 @@ def unready(error: BaseException | None) -> tuple[DaemonError, int]:
             f"the daemon's body {how} before it was ready", exit_status=status
         )
         return failure, status or 1
-    text = f"the daemon's body raised {type(error).__name__} before it was ready: {error}"
+    text = f"the daemon's body raised {type(error).__name__} before it was ready: {text_of(error)}"
     if isinstance(error, OSError):
         failure = DaemonOSEnvironmentError(text, errno=error.errno)
     else:

@@ -2,9 +2,11 @@
 
 * Exclusion: an open-file-description lock on byte 0, taken in the launcher and inherited by the
   daemon (``F_OFD_SETLK``). Not ``flock``: it can't be queried, and probing it refuses starts that
-  are under way. Not a record lock: a fork does not inherit it.
+  are under way. Not a record lock: a fork does not inherit it. Until stale content is emptied it
+  covers byte 1 as well, so that nobody takes such content for the new holder's.
 * Owner: a record lock on byte 1, taken by the daemon itself, so that ``F_GETLK`` tells anyone who
   may read the file the live daemon's pid, from the kernel. Locked without an owner: *starting*.
+  Only a write lock counts: a reader can take no more than a read lock.
 
 A record lock vanishes when its process closes *any* descriptor of the file, so the owner never
 opens its pid file a second time.
@@ -12,6 +14,7 @@ opens its pid file a second time.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -20,7 +23,7 @@ from time import sleep
 
 from .process import open_pidfd, poll
 
-EXCLUSION, OWNER = 0, 1
+EXCLUSION, OWNER = 0, 1  # bytes of the file; a lock may lie behind its end
 FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, length, pid
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 CONTENT_LARGEST = 32
@@ -30,26 +33,46 @@ RETRY = 0.01  # seconds, where there is no process to wait for
 class Holder:
     """Who holds a pid file's lock.
 
-    ``state`` is ``free``, ``running``, ``starting``, ``reader`` or ``orphan``; ``pid`` is None
-    where the kernel does not tell.
+    ``state`` is ``free``, ``running``, ``starting``, ``reader``, ``orphan``, ``hidden`` or
+    ``here``; ``pid`` is None where the kernel does not tell, and ``named`` the one in the file.
     """
 
-    def __init__(self, state: str, pid: int | None) -> None:
-        self.state, self.pid = state, pid
+    def __init__(self, state: str, pid: int | None = None, named: int | None = None) -> None:
+        self.state, self.pid, self.named = state, pid, named
 
     def __str__(self) -> str:
         named = f"with pid {self.pid}" if self.pid else "in another pid namespace"
         reader = f"a reader (pid {self.pid})" if self.pid else "a reader"
+        unseen = f"a process that can't be seen (the file says: pid {self.named})"
         return {
-            "free": "nobody holds the lock",
+            "free": "nobody holds its lock",
             "running": f"the daemon is already running {named}",
             "starting": "the daemon is being started by another process",
             "reader": f"its lock is held by {reader}, not a daemon",
             "orphan": f"the daemon is dead, but its child (pid {self.pid}) still holds its lock",
+            "hidden": f"its lock is held by {unseen}",
+            "here": "this process holds its lock already",
+        }[self.state]
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        other = "or give this one a pid file of its own"
+        return {
+            "free": "try again",
+            "running": f"stop that one first, {other}"
+            if self.pid
+            else f"stop it there, for example in its container, {other}",
+            "starting": "try again when it is ready, or give the pid file a timeout to wait",
+            "reader": "end that process, or give the pid file a timeout to wait",
+            "orphan": "end that process",
+            "hidden": "ask again as root, or as the daemon's user",
+            "here": f"release it first, {other}",
         }[self.state]
 
 
-def try_lock(fd: int) -> bool:
+def require_support() -> None:
+    """Say what is missing elsewhere than on Linux, before anything is created."""
     if not hasattr(fcntl, "F_OFD_SETLK"):
         from .errors import DaemonError
 
@@ -57,8 +80,11 @@ def try_lock(fd: int) -> bool:
             "this operating system has no open-file-description locks, which pid files need; "
             "give a pid file object of another library, or none"
         )
+
+
+def try_lock(fd: int) -> bool:
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, EXCLUSION))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, EXCLUSION, 2))
     except BlockingIOError:
         return False
     except PermissionError:  # fcntl(2): EACCES or EAGAIN
@@ -66,8 +92,18 @@ def try_lock(fd: int) -> bool:
     return True
 
 
-def _flock(kind: int, start: int) -> bytes:
-    return struct.pack(FLOCK, kind, os.SEEK_SET, start, 1, 0)
+def give_way_to_owner(fd: int) -> None:
+    """The content is emptied: from now on no owner and a pid in it means a dead daemon."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, OWNER))
+
+
+def unlock(fd: int) -> None:
+    """For every copy of the descriptor, also one that a native fork's child has."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, EXCLUSION, 2))
+
+
+def _flock(kind: int, start: int, length: int = 1) -> bytes:
+    return struct.pack(FLOCK, kind, os.SEEK_SET, start, length, 0)
 
 
 def _conflict(fd: int, command: int, start: int) -> tuple[int, int] | None:
@@ -78,16 +114,16 @@ def _conflict(fd: int, command: int, start: int) -> tuple[int, int] | None:
 
 
 def holder_of(fd: int) -> Holder:
+    require_support()
     exclusion = _conflict(fd, fcntl.F_OFD_GETLK, EXCLUSION)
-    if exclusion is None:
-        return Holder("free", None)
-    kind, pid = exclusion
-    if kind == fcntl.F_RDLCK:
-        return Holder("reader", pid if pid > 0 else None)
     owner = _conflict(fd, fcntl.F_GETLK, OWNER)
-    if owner is not None:
-        return Holder("running", owner[1] or None)
-    return _holder_without_owner(fd)
+    for lock in (exclusion, owner):
+        if lock is not None and lock[0] == fcntl.F_RDLCK:
+            return Holder("reader", lock[1] if lock[1] > 0 else None)
+    if owner is None:
+        return _holder_without_owner(fd) if exclusion else Holder("free")
+    # -1: an open-file-description lock, so the content is not emptied yet
+    return Holder("running", owner[1] or None) if owner[1] >= 0 else Holder("starting")
 
 
 def _holder_without_owner(fd: int) -> Holder:
@@ -96,43 +132,64 @@ def _holder_without_owner(fd: int) -> Holder:
     """
     named = pid_in(fd)
     if named is None:
-        return Holder("starting", None)
+        return Holder("starting")
     holders = _processes_with(os.fstat(fd))
     if named in holders:
         return Holder("running", named)
-    return Holder("orphan", min(holders)) if holders else Holder("starting", None)
+    if _conflict(fd, fcntl.F_OFD_GETLK, EXCLUSION) is None:
+        return Holder("free")  # it was ending while we looked
+    return Holder("orphan", min(holders)) if holders else Holder("hidden", named=named)
 
 
 def _processes_with(found: os.stat_result) -> set[int]:
     """Processes, other than this one, whose descriptors include the file, as far as we may see."""
-    holders = set()
-    for pid in (
-        name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()
-    ):
-        try:
-            for fd in os.scandir(f"/proc/{pid}/fd"):
-                if os.path.samestat(fd.stat(), found) and _is_locking(pid, fd.name):
-                    holders.add(int(pid))
-        except OSError:
-            continue
-    return holders
+    me = str(os.getpid())
+    return {
+        int(pid)
+        for pid in _listed("/proc")
+        if pid.isdigit()
+        and pid != me
+        and any(_has(pid, fd, found) for fd in _listed(f"/proc/{pid}/fd"))
+    }
 
 
-def _is_locking(pid: str, fd: str) -> bool:
-    with open(f"/proc/{pid}/fdinfo/{fd}") as file:
-        return "OFDLCK" in file.read()
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:  # ended meanwhile, or not ours to see
+        return []
+
+
+def _has(pid: str, fd: str, found: os.stat_result) -> bool:
+    """Whether the descriptor is one of the file, and holds its exclusion lock."""
+    try:
+        if not os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), found):
+            return False
+        with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+            return any("OFDLCK" in line and "WRITE" in line for line in file)
+    except OSError:
+        return False
 
 
 def pid_in(fd: int) -> int | None:
-    text = os.pread(fd, CONTENT_LARGEST, 0).strip()
+    # FHS: tolerate whitespace, leading zeroes, a missing newline and further lines.
+    text = os.pread(fd, CONTENT_LARGEST, 0).partition(b"\n")[0].strip()
     return int(text) if text.isdigit() and 0 < int(text) < 2**31 else None
 
 
 def open_for_reading(path: str) -> int | None:
+    """None where there is no file that could be locked.
+
+    :raises OSError: nobody can tell
+    """
     try:
         fd = os.open(path, os.O_RDONLY | OPEN_FLAGS)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symlink, a socket: never locked by us
+            return None
+        raise
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)

@@ -11,7 +11,6 @@ import os
 import sys
 
 from .errors import OptionError, refuse
-from .owner import resolve_owner
 from .process import signal, signal_name
 
 TYPE_CHECKING = False
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from .context import DaemonContext
     from .pidfile import PidFile
-    from .supervisor import Supervisor
 
 STREAMS = ("stdin", "stdout", "stderr")
 
@@ -51,6 +49,8 @@ class Options:
     start_timeout: float | None
     threads: str
     preserve_logging: bool
+    record_trace: bool
+    spawning: bool
     supervisor: Supervisor
     user: str | None
     home: str | None
@@ -97,25 +97,31 @@ class Target:
         return f"{self.option} to {self.path if self.kind != 'object' else self.file!r}"
 
 
-def freeze(context: DaemonContext) -> Options:
+def freeze(context: DaemonContext, *, spawning: bool = False) -> Options:
     """Read every attribute of the context once.
+
+    :param spawning: for `spawn`, which always detaches
 
     :raises OptionError: names the option, the value and what is expected
     """
-    _require_place()
+    if not spawning:
+        _require_place()
     supervisor = _detachment(context)
+    if spawning:
+        supervisor = Supervisor("not asked", True, "spawn always detaches")
     chroot = _path("chroot_directory", context.chroot_directory, optional=True)
     keep = context._detach_process is None and not supervisor.detach
     streams = {option: _target(option, getattr(context, option), keep=keep) for option in STREAMS}
-    _flag("initgroups", context.initgroups)
     return Options(
         chroot_directory=chroot,
         working_directory=_working_directory(context.working_directory, chroot),
         umask=_umask(context.umask),
         prevent_core=_flag("prevent_core", context.prevent_core),
+        record_trace=_flag("record_trace", context.record_trace),
         detach_process=supervisor.detach,
+        spawning=spawning,
         supervisor=supervisor,
-        files_preserve=_preserved(context.files_preserve),
+        files_preserve=_preserved(context),
         pidfile=_pidfile(context.pidfile),
         signal_map=_signal_map(context),
         readiness=_choice("readiness", context.readiness, ("open", "explicit")),
@@ -123,8 +129,34 @@ def freeze(context: DaemonContext) -> Options:
         threads=_choice("threads", context.threads, ("warn", "refuse", "ignore")),
         preserve_logging=_flag("preserve_logging", context.preserve_logging),
         **streams,
-        **resolve_owner(context),
+        **_owner(context),
     )
+
+
+def _owner(context: DaemonContext) -> dict[str, Any]:
+    """Whom to become. Most daemons stay who they are, and need no look into the databases."""
+    initgroups = _flag("initgroups", context.initgroups)
+    uid, gid = os.getuid(), os.getgid()
+    if initgroups or _is_elevated() or context._uid is not None or context._gid is not None:
+        from .owner import resolve_owner
+
+        return resolve_owner(context)
+    return {
+        "uid": uid,
+        "gid": gid,
+        "initgroups": False,
+        "user": None,
+        "home": None,
+        "groups": None,
+        "owner_changes": False,
+    }
+
+
+def _is_elevated() -> bool:
+    """Whether real, effective and saved ids differ, as in a setuid program."""
+    if not hasattr(os, "getresuid"):
+        return (os.getuid(), os.getgid()) != (os.geteuid(), os.getegid())
+    return len({*os.getresuid()}) > 1 or len({*os.getresgid()}) > 1
 
 
 def _require_place() -> None:
@@ -173,7 +205,15 @@ def _path(option: str, value: object, *, optional: bool = False) -> str | None:
     if value is None and optional:
         return None
     path = _text(option, value)
-    return os.path.abspath(path)
+    return _absolute(option, path)
+
+
+def _absolute(option: str, path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        expected = f"an absolute path, as the current directory can't be told: {error.strerror}"
+        raise refuse(option, path, expected) from error
 
 
 def _text(option: str, value: object) -> str:
@@ -183,6 +223,10 @@ def _text(option: str, value: object) -> str:
         raise refuse(option, value, "a path") from None
     if not path or "\0" in path:
         raise refuse(option, value, "a path that is not empty and has no NUL in it")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise refuse(option, value, "a path that can be written in bytes") from None
     return path
 
 
@@ -191,7 +235,7 @@ def _working_directory(value: object, chroot: str | None) -> str:
     path = _text("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
-    return os.path.abspath(path)
+    return _absolute("working_directory", path)
 
 
 def _detachment(context: DaemonContext) -> Supervisor:
@@ -201,29 +245,33 @@ def _detachment(context: DaemonContext) -> Supervisor:
 
         return detect()
     detach = _flag("detach_process", given)
-    return Given(detach)  # type: ignore[return-value]
+    return Supervisor("not asked", detach, f"detach_process={detach} was given")
 
 
-class Given:
-    """Stands for a `Supervisor` where `detach_process` was given, so that nobody is asked."""
+class Supervisor:
+    """Who started us: ``name``, whether to ``detach``, and the ``reason`` in words."""
 
-    name = "not asked"
+    __slots__ = ("detach", "name", "reason")
 
-    def __init__(self, detach: bool) -> None:
-        self.detach = detach
-        self.reason = f"detach_process={detach} was given"
+    def __init__(self, name: str, detach: bool, reason: str) -> None:
+        self.name, self.detach, self.reason = name, detach, reason
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
+    def __repr__(self) -> str:
+        return f"Supervisor({self.name!r}, detach={self.detach}, {self.reason!r})"
+
 
 def _pidfile(value: Any) -> Any:
-    if value is None or (hasattr(value, "__enter__") and hasattr(value, "__exit__")):
-        return value
+    # Paths first: until Python 3.12 a pathlib.Path is a context manager as well.
     if isinstance(value, (str, bytes, os.PathLike)):
         from .pidfile import PidFile
 
         return PidFile(_path("pidfile", value) or "")
+    enters = hasattr(value, "__enter__") and hasattr(value, "__exit__")
+    if value is None or (enters and not isinstance(value, type)):
+        return value
     raise refuse("pidfile", value, "None, a path, a PidFile or another context manager")
 
 
@@ -245,11 +293,15 @@ def descriptor_of(option: str, item: Any) -> int | None:
     return number
 
 
-def _preserved(items: Any) -> frozenset[int]:
+def _preserved(context: DaemonContext) -> frozenset[int]:
+    items: Any = context.files_preserve
     try:
         members = () if items is None else tuple(items)
-    except TypeError:
-        raise refuse("files_preserve", items, "None or an iterable") from None
+    except Exception as error:  # whatever the items' owner raises
+        raise refuse("files_preserve", items, "None or an iterable") from error
+    if hasattr(items, "__next__"):
+        # An iterator gives its items once only: keep them, for after `explain` or a failed start.
+        context.files_preserve = members
     found = (descriptor_of("files_preserve", item) for item in members if item is not None)
     return frozenset(fd for fd in found if fd is not None)
 
@@ -281,17 +333,21 @@ def _signal_map(context: DaemonContext) -> dict[int, Any]:
         given = default_signal_map()
     try:
         items = dict(given).items()
-    except (TypeError, ValueError):
-        raise refuse("signal_map", given, "a mapping of signal numbers to targets") from None
-    return {_signal(number): _handler(context, number, target) for number, target in items}
+    except Exception as error:  # whatever a mapping of the program's own raises
+        raise refuse("signal_map", given, "a mapping of signal numbers to targets") from error
+    return {_signal(number, target): _handler(context, number, target) for number, target in items}
 
 
-def _signal(number: Any) -> int:
+def _signal(number: Any, target: Any) -> int:
     if not isinstance(number, int) or number not in signal.valid_signals():
-        raise refuse("signal_map", {number: ...}, "the number of a signal, such as signal.SIGHUP")
+        raise refuse(
+            "signal_map", {number: target}, "the number of a signal, such as signal.SIGHUP"
+        )
     if number in (signal.SIGKILL, signal.SIGSTOP):
         raise refuse(
-            "signal_map", {signal_name(number): ...}, "signals that can be caught; this one can't"
+            "signal_map",
+            {signal_name(number): target},
+            "signals that can be caught; this one can't",
         )
     return int(number)
 
@@ -308,6 +364,9 @@ def _handler(context: DaemonContext, number: int, target: Any) -> Any:
                 "signal_map", {key: target}, "the name of a method of the context, as 'terminate'"
             )
         return handler
-    if callable(target) or target in (signal.SIG_IGN, signal.SIG_DFL):
+    if callable(target):
         return target
+    for plain in (signal.SIG_IGN, signal.SIG_DFL):
+        if target == plain and not isinstance(target, bool):
+            return plain  # not the enum's member, which `_signal` does not know
     raise refuse("signal_map", {key: target}, "None, a method's name or a callable")

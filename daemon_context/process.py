@@ -49,7 +49,7 @@ def peek_status(pid: int) -> int | None:
     """The wait status of our child that has ended, which stays unreaped; None if nobody knows."""
     try:
         info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
+    except (ChildProcessError, AttributeError):  # macOS before CPython 3.13 has none
         return None
     if info is None:
         return None
@@ -105,6 +105,44 @@ def stat_fields(pid: int | str) -> list[str] | None:
         return None
 
 
+def start_time(pid: int) -> str:
+    """When the process started, in ticks since boot: with the pid it names one process for ever."""
+    fields = stat_fields(pid)
+    return fields[19] if fields else ""
+
+
+def started_at(pid: int) -> float | None:
+    """When the process started, in seconds since the epoch."""
+    ticks = start_time(pid)
+    try:
+        with open("/proc/stat") as file:
+            booted = next(int(line.split()[1]) for line in file if line.startswith("btime "))
+    except (OSError, StopIteration):
+        return None
+    return booted + int(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
+
+
+def exit_words(pidfd: int) -> str | None:
+    """How the process ended, where the kernel tells those who are not its parent (Linux 6.15)."""
+    import fcntl
+    import struct
+
+    # struct pidfd_info of linux/pidfd.h: mask, cgroupid, then 12 numbers of 32 bits, the last of
+    # which is the exit code; asked for by PIDFD_INFO_EXIT, and set once the process is reaped.
+    layout, wanted = "QQ11Ii", 1 << 3
+    request = 3 << 30 | struct.calcsize(layout) << 16 | 0xFF << 8 | 11
+    for _ in range(5):
+        try:
+            answer = fcntl.ioctl(pidfd, request, struct.pack(layout, wanted, *[0] * 13))
+        except OSError:
+            return None
+        mask, *_, status = struct.unpack(layout, answer)
+        if mask & wanted:
+            return ending(status)[0]
+        select.select([], [], [], 0.0002)  # its parent has yet to reap it
+    return None
+
+
 def poll(fds: set[int], seconds: float | None) -> set[int]:
     """Those of the descriptors that are readable or at their end within the time."""
     poller = select.poll()
@@ -112,6 +150,16 @@ def poll(fds: set[int], seconds: float | None) -> set[int]:
         poller.register(fd, select.POLLIN)
     milliseconds = None if seconds is None else max(0, int(seconds * 1000 + 0.999))
     return {fd for fd, _ in poller.poll(milliseconds)}
+
+
+def close_quietly(fd: int) -> None:
+    """Close what nothing of ours is lost with: Linux frees the number also where close(2) fails
+    (a signal, or the last write of an earlier owner on a network file system).
+    """
+    try:
+        os.close(fd)
+    except OSError:
+        pass
 
 
 def send_signal(pid: int, pidfd: int | None, number: int) -> None:
@@ -127,40 +175,32 @@ def send_signal(pid: int, pidfd: int | None, number: int) -> None:
 
 def has_capability(number: int) -> bool:
     """Whether the process has that effective capability (capabilities(7))."""
+    effective = _capabilities(b"CapEff:")
+    return os.geteuid() == 0 if effective is None else bool(effective >> number & 1)
+
+
+def permitted_capabilities() -> int:
+    """The capabilities that the process may use, if not now; 0 where they can't be told."""
+    return _capabilities(b"CapPrm:") or 0
+
+
+def _capabilities(which: bytes) -> int | None:
     try:
         with open("/proc/self/status", "rb") as file:
             for line in file:
-                if line.startswith(b"CapEff:"):
-                    return bool(int(line.split()[1], 16) >> number & 1)
+                if line.startswith(which):
+                    return int(line.split()[1], 16)
     except OSError:
         pass
-    return os.geteuid() == 0
+    return None
 
 
-def live_threads() -> list[str]:
-    """Names of all threads but this one, Python's and native: none will exist after a fork."""
-    threading = sys.modules.get("threading")
-    python = [
-        thread
-        for thread in (threading.enumerate() if threading else ())
-        if thread is not threading.current_thread()  # type: ignore[union-attr]
-        and getattr(thread, "native_id", None)
-    ]
-    names = [thread.name for thread in python]
-    known = {str(thread.native_id) for thread in python} | {str(os.getpid())}
+def has_threads() -> bool:
+    """Whether there may be threads beside this one."""
     try:
-        tasks = os.listdir("/proc/self/task")
+        return len(os.listdir("/proc/self/task")) > 1
     except OSError:
-        return names
-    return names + [_native_name(task) for task in tasks if task not in known]
-
-
-def _native_name(task: str) -> str:
-    try:
-        with open(f"/proc/self/task/{task}/comm") as file:
-            return f"{file.read().strip()} (native)"
-    except OSError:
-        return f"thread {task} (native)"
+        return "threading" in sys.modules
 
 
 class Child:
@@ -219,5 +259,5 @@ class Child:
 
     def close(self) -> None:
         if self.pidfd is not None:
-            os.close(self.pidfd)
+            close_quietly(self.pidfd)
             self.pidfd = None

@@ -23,14 +23,17 @@ import sys
 from .errors import DaemonError, StartError
 from .frames import ERROR, HELLO, READY, Frames, send
 from .process import Child, ending, poll, signal
+from .sequence import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
     from .sequence import Walk
 
 CANCEL = b"C"
+WORDS_LARGEST = 1000
 GRACE = 1.0  # seconds from SIGTERM to SIGKILL, for a daemon whose start was cancelled
 LAST_WORDS = 10.0  # seconds for a failed daemon to end, and for the session leader to end it
 POLL_WITHOUT_PIDFD = 0.05
@@ -41,11 +44,17 @@ class Report:
 
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
+        self.words = ""  # the daemon's own, when it became ready
         self.daemon = 0
         self.control_r, self.control_w = _pipe(walk)
         self.outcome_r, self.outcome_w = _pipe(walk)
         self.report_r, self.report_w = _pipe(walk)
         self.progress_r, self.progress_w = _pipe(walk)
+
+    @property
+    def fds(self) -> set[int]:
+        """The daemon's ends, for as long as it is not ready."""
+        return {self.report_w, self.progress_w, self.outcome_w}
 
     # --- in the daemon
 
@@ -59,15 +68,16 @@ class Report:
         if self.progress_w in self.walk.descriptors and self.walk.process == "daemon":
             os.write(self.progress_w, bytes([min(number, 255)]))
 
-    def ready(self) -> None:
+    def ready(self, status: str = "") -> None:
         """Say that the daemon works.
 
         :raises StartError: nobody listens any more: the start was cancelled
         """
         self.progress(0)
-        if not send(self.report_w, READY):
+        if not send(self.report_w, READY, status.encode("utf-8", "replace")[:WORDS_LARGEST]):
             raise StartError("the start was cancelled before the daemon was ready")
-        self.walk.close(self.report_w, self.progress_w, self.outcome_w)
+        self.walk.close(*self.fds)
+        self.walk.report = None
 
     def fail(self, walk: Walk, error: BaseException, status: int = 1) -> NoReturn:
         """Undo what the daemon did, tell the launcher, and end without unwinding."""
@@ -93,11 +103,14 @@ class Report:
             self.walk.close(self.report_w, self.progress_w)
             _forget_handlers()
             status = self._lead(Child(pid))
+        except BaseException as error:
+            # The launcher ends the daemon, which must not outlive the one that watches it.
+            self.lead_failed(explained(self.walk, error))
         finally:
             os._exit(status)
 
     def lead_failed(self, error: BaseException) -> NoReturn:
-        """There is no daemon: the session leader itself failed."""
+        """The session leader itself failed, with a daemon or without."""
         try:
             send(self.outcome_w, ERROR, _encoded(error))
         finally:
@@ -115,18 +128,18 @@ class Report:
             if frames.complete or frames.hostile:
                 return self._relay(child, frames)
             if child.ended():
-                return self._died(child)
+                return self._died(child, frames)
 
     def _relay(self, child: Child, frames: Frames) -> int:
         kind, payload = frames.first()
         if kind == READY:
-            return 0 if send(self.outcome_w, READY) else self._abandoned(child)
-        child.wait_or_kill(LAST_WORDS)
+            return 0 if send(self.outcome_w, READY, payload) else self._abandoned(child)
+        # A hostile daemon may go on writing for ever; ours has said all, and ends by itself.
+        child.wait_or_kill(0 if frames.hostile else LAST_WORDS)
         return self._tell(kind, payload)
 
-    def _died(self, child: Child) -> int:
+    def _died(self, child: Child, frames: Frames) -> int:
         # What it said in its last moment comes first: it may have ended after its report.
-        frames = Frames()
         os.set_blocking(self.report_r, False)
         while frames.read(self.report_r):
             pass
@@ -191,13 +204,14 @@ class Report:
             self.progress_w,
         )
 
-    def wait(self, leader: int, timeout: float | None) -> int:
+    def wait(self, leader: int, timeout: float | None, mask: Any) -> int:
         """Wait for the outcome, and until the session leader is reaped. Returns the daemon's pid.
 
         :raises DaemonError: what went wrong; nothing of the start is left
         """
-        launcher = Launcher(self, Child(leader))
+        launcher = Launcher(self, Child(leader), mask)
         try:
+            self.begin_launcher()
             return launcher.wait(timeout)
         except BaseException:
             launcher.clean_up()
@@ -209,8 +223,9 @@ class Report:
 class Launcher:
     """The launcher's wait: it learns the daemon's pid, then the outcome."""
 
-    def __init__(self, report: Report, leader: Child) -> None:
+    def __init__(self, report: Report, leader: Child, mask: Any) -> None:
         self.report = report
+        self.mask = mask
         self.leader = leader
         self.daemon: Child | None = None
         self.frames = Frames()
@@ -229,22 +244,33 @@ class Launcher:
                     pid=self.daemon and self.daemon.pid,
                 )
             self._listen(left)
+            ended = self.leader.ended()
+            if ended:
+                self._drain()
             kind, payload = self.frames.first() if self.frames.complete else (b"", b"")
             if kind == READY:
+                self.report.words = payload.decode("utf-8", "replace")
                 self.leader.wait_or_kill(LAST_WORDS)
                 return self.daemon.pid if self.daemon else 0
             if kind or self.frames.hostile:
                 raise _decoded(payload, self.daemon.pid if self.daemon else None)
-            if not self.open or self.leader.ended():
+            if not self.open or ended:
                 raise self._silent()
 
     def _listen(self, seconds: float | None) -> None:
         fds = {self.report.outcome_r, *self.leader.fds}
         if not self.leader.fds:
             seconds = POLL_WITHOUT_PIDFD
-        if self.report.outcome_r in poll(fds, seconds):
+        if self.report.outcome_r in self._attentive(poll, fds, seconds):
             self.open = self.frames.read(self.report.outcome_r)
             self._meet_daemon()
+
+    def _drain(self) -> None:
+        """The last frame of a session leader that has ended may be longer than one read."""
+        os.set_blocking(self.report.outcome_r, False)
+        while self.frames.read(self.report.outcome_r):
+            pass
+        self._meet_daemon()
 
     def _meet_daemon(self) -> None:
         # Only the first frame may name a pid: it is sent before any code but ours has run.
@@ -258,6 +284,8 @@ class Launcher:
                     self.daemon = Child(int(payload), ours=False, watched=False)
 
     def _silent(self) -> StartError:
+        self.leader.wait(GRACE)  # the end of its pipe comes a moment before its own
+        self.leader.ended()
         status = self.leader.status
         how = ending(status)[0] if status is not None else "ended, nobody knows how,"
         return StartError(
@@ -279,9 +307,17 @@ class Launcher:
 
     def _leader_ends(self, seconds: float) -> bool:
         try:
-            return self.leader.wait(seconds)
+            return bool(self._attentive(self.leader.wait, seconds))
         except KeyboardInterrupt:  # the second Ctrl-C: no more patience
             return False
+
+    def _attentive(self, wait: Callable[..., Any], *args: Any) -> Any:
+        """Wait with signals unblocked: what a handler raises comes from here and nowhere else."""
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+            return wait(*args)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
     def close(self) -> None:
         self.leader.close()
@@ -292,7 +328,12 @@ class Launcher:
 def _pipe(walk: Walk) -> tuple[int, int]:
     reader, writer = os.pipe()
     # Lift one at a time: where 0 and 1 were closed the pipe got their numbers.
-    return walk.acquire(reader), walk.acquire(writer)
+    try:
+        reader = walk.acquire(reader)
+    except BaseException:
+        os.close(writer)
+        raise
+    return reader, walk.acquire(writer)
 
 
 def _forget_handlers() -> None:
@@ -314,11 +355,14 @@ def flush_standard_streams() -> None:
             pass
 
 
-def prepare() -> None:
+def prepare(walk: Walk) -> None:
     """Import now what a failure would need later, out of reach: in a chroot, or as a user who
     can't read it. (What a chroot holds must never be imported as root.)
     """
-    from . import failures  # noqa: F401
+    from . import failures, stopping  # noqa: F401
+
+    if walk.options.pidfile_lock is not None:
+        from . import lockerrors  # noqa: F401
 
 
 def _encoded(error: BaseException) -> bytes:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 
-from .errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError
+from .errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
+from .process import close_quietly
 from .step import Step, Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from .context import DaemonContext
+    from .descriptors import Closed
+    from .lastwords import LastWords
     from .options import Options
+    from .owners import Owners
     from .report import Report
+    from .trace import Trace
 
 
 class Walk:
@@ -37,16 +41,22 @@ class Walk:
         self.launcher = os.getpid()
         self.number = 0
         self.report: Report | None = None
-        self.daemon = 0  # its pid, in the launcher, once it is ready
+        self.daemon, self.words = 0, ""  # pid and words, in the launcher, once it is ready
         self.descriptors: set[int] = set()
+        self.lasting: set[int] = set()  # acquired, and needed longer than the walk
+        self.last_words: LastWords | None = None
+        self.kept: set[int] = set()  # preserved beside those given
+        self.owners: Owners | None = None  # Python objects of what will be closed
+        self.closed: tuple[Closed, ...] = ()
         self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
+        self.attempted: Step | None = None  # begun, and not done
         self.applied: list[tuple[int, Step, Any]] = []
         self.owner = 0  # the process in which open() returns
         self.ready_due = False
         self.entered = False
         self.over = False
         self.uncaught: BaseException | None = None
-        self.observe: Callable[[Walk, Step], Any] | None = None
+        self.trace: Trace | None = None
 
     @property
     def detaches(self) -> bool:
@@ -61,36 +71,53 @@ class Walk:
         """
         if fd < 3:
             fd = _lift(fd)
+        self.descriptors.add(fd)  # first, so that a failure closes it
         os.set_inheritable(fd, False)
-        self.descriptors.add(fd)
         return fd
 
     def close(self, *fds: int) -> None:
-        """Close descriptors that the walk has acquired; all of them by default."""
-        for fd in fds or tuple(self.descriptors):
-            if fd in self.descriptors:
-                self.descriptors.remove(fd)
-                os.close(fd)
+        """Close descriptors that the walk has acquired."""
+        for fd in fds:
+            self.descriptors.discard(fd)
+            close_quietly(fd)
+
+    def close_all(self) -> None:
+        """Close all that the walk has acquired."""
+        self.close(*tuple(self.descriptors))
+
+    def note(self, what: str) -> None:
+        """For a trace: a part of the step in work is done."""
+        if self.trace is not None:
+            self.trace.part(self, what)
 
     def finish(self) -> None:
         """The last step is done: open the context, and only then say that the daemon is ready."""
         self.owner = os.getpid()
         self.context._opened()
-        if self.report is None:
-            self.close()
+        unready = self.report.fds if self.report is not None else set()
+        self.close(*self.descriptors.difference(self.lasting, unready))
         if self.ready_due:
             self.context.ready()
         elif self.report is not None:
-            self._remember_uncaught()
+            self.report.progress(0)  # from here on it is the body that may die
+        if self.last_words is not None or self.report is not None:
+            self._watch_uncaught()
 
-    def _remember_uncaught(self) -> None:
-        """Without a ``with``, only this hook sees what the body raises before it is ready."""
+    def tell_last_words(self, error: BaseException) -> None:
+        """Where stderr is /dev/null, syslog gets to know what ended the daemon."""
+        if self.last_words is not None:
+            self.last_words.tell(error)
+
+    def _watch_uncaught(self) -> None:
+        """Without a ``with``, only this hook sees what the body raises."""
         import sys
 
         previous = sys.excepthook
 
         def hook(kind: Any, error: BaseException, traceback: Any) -> None:
             self.uncaught = error
+            if self.owner == os.getpid():
+                self.tell_last_words(error)
             previous(kind, error, traceback)
 
         sys.excepthook = hook
@@ -125,20 +152,30 @@ def start(walk: Walk) -> None:
     :raises DaemonError: in the launcher, whatever failed, wherever it did; all is undone
     """
     try:
+        if walk.trace is not None:
+            walk.trace.begin(walk)
         preflight(walk)
         perform(walk)
     except BaseException as error:
-        failure = explained(walk, error)
-        if failure is not error:
-            failure.__cause__ = error
+        if walk.over or (walk.context._is_ready and walk.owner == os.getpid()):
+            raise  # a signal that comes too late for the start, or has ended the body already
         if walk.process == "daemon":
-            assert walk.report is not None
-            walk.report.fail(walk, failure)
+            _fail_in_daemon(walk, error)
+        failure = explained(walk, error)
         _take_back(walk, failure)
         if isinstance(failure, DaemonError):
             # The message is complete; our own frames between the caller and it are noise.
             raise failure.with_traceback(None) from failure.__cause__
         raise
+
+
+def _fail_in_daemon(walk: Walk, error: BaseException) -> NoReturn:
+    """Whatever happens on the way, no exception may reach the frames that are the launcher's."""
+    try:
+        assert walk.report is not None
+        walk.report.fail(walk, explained(walk, error))
+    finally:
+        os._exit(1)
 
 
 def preflight(walk: Walk) -> None:
@@ -155,6 +192,8 @@ def perform(walk: Walk) -> None:
         walk.number = number
         if step.needed(walk.options):
             _apply(walk, step)
+        elif walk.trace is not None:
+            walk.trace.skip(walk, step)
         if walk.over:  # the launcher has heard "ready": the other steps were the daemon's
             return
     walk.finish()
@@ -163,32 +202,42 @@ def perform(walk: Walk) -> None:
 def _apply(walk: Walk, step: Step) -> None:
     if walk.report is not None:
         walk.report.progress(walk.number)
-    if walk.observe is not None:
-        walk.observe(walk, step)
+    if walk.trace is not None:
+        walk.trace.apply(walk, step)
         return
+    walk.attempted = step
     memory = step.apply(walk)
+    walk.attempted = None
     walk.applied.append((os.getpid(), step, memory))
 
 
 def _take_back(walk: Walk, failure: BaseException) -> None:
     """Undo what this process applied, and note what can't be undone."""
-    lasting = [
-        step.name
-        for pid, step, _ in walk.applied
-        if pid == os.getpid()
-        and step.touches
-        and type(step).undo is Step.undo
-        and not walk.detaches
-    ]
+    lasting = [] if walk.detaches else _lasting(walk)
     for note in walk.roll_back():
         failure.add_note(note)
-    walk.close()
+    walk.close_all()
     if lasting:
         failure.add_note(f"changed for good in this process by: {', '.join(lasting)}")
 
 
+def _lasting(walk: Walk) -> list[str]:
+    """Steps that changed this process for good, the one that failed half-way included."""
+    steps = [step for _, step, _ in walk.applied]
+    if walk.attempted is not None:
+        steps.append(walk.attempted)
+    return [step.name for step in steps if step.touches and type(step).undo is Step.undo]
+
+
 def explained(walk: Walk, error: BaseException) -> BaseException:
     """The error that names the step and what it was about; interrupts pass as they are."""
+    failure = _explained(walk, error)
+    if failure is not error:
+        failure.__cause__ = error
+    return failure
+
+
+def _explained(walk: Walk, error: BaseException) -> BaseException:
     if (
         isinstance(error, StartError)
         or getattr(error, "step", None)
@@ -227,5 +276,5 @@ def _words(error: BaseException, said: str = "") -> str:
         return error.strerror if path in said else f"{error.strerror}: {path}"
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code!r})"
-    text = str(error)
+    text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -137,6 +137,9 @@ class Steps:
             "Steps is immutable: insert_before, insert_after, replace and remove return a new one"
         )
 
+    def __delattr__(self, name: str) -> NoReturn:
+        self.__setattr__(name, None)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Steps, (self._steps,)
 
@@ -148,6 +151,8 @@ class Steps:
 
 def _require_step(step: object) -> None:
     if isinstance(step, Step):
+        if not isinstance(step.name, str):
+            raise SequenceError(f"the name of {step!r} is {step.name!r}; it must be a string")
         return
     if isinstance(step, type) and issubclass(step, Step):
         hint = f"; put an object in, not its class: {step.__name__}()"

@@ -15,31 +15,37 @@ from .process import poll, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Stop:
-    """Whether a stop was requested, and the sleep that it ends, in any thread."""
+    """Whether a stop was requested, and the sleep that it ends, in any thread.
 
-    def __init__(self) -> None:
+    :param between: called when a signal has woken a sleep, and between two rounds
+    """
+
+    def __init__(self, between: Callable[[], None] | None = None) -> None:
+        self._between = between
         self.requested = False
-        self._process = 0
-        self._fds: tuple[int, ...] = ()
+        self._pipes_of: dict[int, tuple[int, ...]] = {}  # by process: a fork must not share them
 
     def request(self) -> None:
         """Request a stop: every sleep ends at once, in all threads."""
         self.requested = True
-        if self._process == os.getpid():  # a forked child must not stop its parent
+        fds = self._pipes_of.get(os.getpid())  # a forked child must not stop its parent
+        if fds is not None:
             # Never read, so the pipe stays readable and wakes whoever sleeps.
-            os.write(self._fds[1], b"s")
+            try:
+                os.write(fds[1], b"s")
+            except BlockingIOError:  # full of earlier requests
+                pass
 
     def clear(self) -> None:
         """Forget the request, and close the pipes."""
         self.requested = False
-        if self._process == os.getpid():
-            for fd in self._fds:
-                os.close(fd)
-        self._fds, self._process = (), 0
+        for fd in self._pipes_of.pop(os.getpid(), ()):
+            os.close(fd)
+        self._pipes_of.clear()
 
     def sleep(self, seconds: float | None = None) -> bool:
         """Sleep; True when the time is over, False as soon as a stop is requested.
@@ -49,15 +55,19 @@ class Stop:
         deadline = None if seconds is None else monotonic() + seconds
         stop_r, _, wake_r, wake_w = self._pipes()
         previous = _set_wakeup(wake_w)
+        # The wake-up pipe belongs to the main thread, which empties it.
+        watched = {stop_r} if previous is None else {stop_r, wake_r}
         try:
             while not self.requested:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return True
                 # One poll can't last longer than a C int of milliseconds.
-                woken = poll({stop_r, wake_r}, None if left is None else min(left, 1e6))
+                woken = poll(watched, None if left is None else min(left, 1e6))
                 if wake_r in woken:
                     _forward(wake_r, previous)
+                    if self._between is not None:
+                        self._between()
             return False
         finally:
             if previous is not None:
@@ -76,16 +86,22 @@ class Stop:
             due = max(due + seconds, monotonic())
             if not self.sleep(due - monotonic()):
                 return
+            if self._between is not None:
+                self._between()
 
     def _pipes(self) -> tuple[int, ...]:
-        if self._process != os.getpid():
-            self._fds = (*os.pipe(), *os.pipe())
-            for fd in self._fds:
+        process = os.getpid()
+        if process not in self._pipes_of:
+            fds = (*os.pipe(), *os.pipe())
+            for fd in fds:
                 os.set_blocking(fd, False)
-            self._process = os.getpid()
+            # Another thread, or a signal handler, may have been faster: all must share one set.
+            if self._pipes_of.setdefault(process, fds) is not fds:
+                for fd in fds:
+                    os.close(fd)
             if self.requested:
                 self.request()
-        return self._fds
+        return self._pipes_of[process]
 
 
 def _set_wakeup(fd: int) -> int | None:
@@ -98,7 +114,10 @@ def _set_wakeup(fd: int) -> int | None:
 
 def _forward(wake_r: int, previous: int | None) -> None:
     """Empty the pipe, and hand on what the program's own wake-up descriptor would have got."""
-    data = os.read(wake_r, 4096)
+    try:
+        data = os.read(wake_r, 4096)
+    except BlockingIOError:  # a handler that slept has emptied it
+        return
     if previous is not None and previous >= 0:
         try:
             os.write(previous, data)

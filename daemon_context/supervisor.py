@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from .options import Supervisor
 from .process import stat_fields
 
 TYPE_CHECKING = False
@@ -27,21 +28,6 @@ MANAGERS = {
     "conmon",
 }  # as /proc/PID/comm has them: at most 15 characters
 ASK_TIMEOUT = 2.0
-
-
-class Supervisor:
-    """Who started us: ``name``, whether to ``detach``, and the ``reason`` in words."""
-
-    __slots__ = ("detach", "name", "reason")
-
-    def __init__(self, name: str, detach: bool, reason: str) -> None:
-        self.name, self.detach, self.reason = name, detach, reason
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
-
-    def __repr__(self) -> str:
-        return f"Supervisor({self.name!r}, detach={self.detach}, {self.reason!r})"
 
 
 class Facts:
@@ -84,13 +70,18 @@ class Facts:
 
     @property
     def stdin(self) -> str:
-        """``listening`` or ``connected``: a socket that a superserver may have given; or ''."""
+        """A socket that a superserver may have given: ``listening``, ``unconnected`` (of
+        datagrams) or ``connected``; or ''.
+        """
         try:
             if not stat.S_ISSOCK(os.fstat(0).st_mode):
                 return ""
         except OSError:  # closed; or no descriptor is free, which is no sign of a superserver
             return ""
-        return _socket_kind()
+        try:
+            return _socket_kind()
+        except (OSError, ImportError):  # no descriptor is free; what comes next will say so
+            return ""
 
     def service_type(self, unit: str, *, user: bool) -> str:
         """What systemd says that the unit's ``Type=`` is; '' without an answer."""
@@ -132,18 +123,15 @@ def _socket_kind() -> str:
     import socket
 
     with socket.socket(fileno=os.dup(0)) as probe:
-        if probe.family == socket.AF_UNIX and not probe.getsockname():
-            try:
-                unnamed = not probe.getpeername()
-            except OSError:
-                unnamed = True
-            if unnamed:
-                return ""
+        if probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return "listening"
         try:
-            listening = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            peer = probe.getpeername()
         except OSError:
-            listening = 0
-    return "listening" if listening else "connected"
+            peer = None
+        if probe.family == socket.AF_UNIX and not peer and not probe.getsockname():
+            return ""
+    return "unconnected" if peer is None else "connected"
 
 
 def detect() -> Supervisor:
@@ -214,7 +202,7 @@ def _superserver(facts: Facts) -> Supervisor | None:
     kind = facts.stdin
     if not kind:
         return None
-    how = "wait" if kind == "listening" else "nowait"
+    how = "nowait" if kind == "connected" else "wait"
     return Supervisor("inetd", False, f"stdin is a {kind} socket, as inetd ({how}) gives it")
 
 

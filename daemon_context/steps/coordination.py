@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from ..step import Step
 
 TYPE_CHECKING = False
@@ -36,13 +39,19 @@ class LockPidfile(Step):
     def check(self, walk: Walk) -> None:
         _lock(walk.options).check(walk.options.uid)
 
-    def apply(self, walk: Walk) -> None:
+    def apply(self, walk: Walk) -> bool:
         lock = _lock(walk.options)
+        held = lock.i_am_locking()
         # In a chroot a descriptor of a directory outside it would be a way out.
         lock.begin(walk.options.uid, keep_directory=walk.options.chroot_directory is None)
+        return held
 
-    def undo(self, walk: Walk, memory: None) -> None:
-        _lock(walk.options).abandon()
+    def undo(self, walk: Walk, memory: bool) -> None:
+        lock = _lock(walk.options)
+        if memory and os.getpid() == walk.launcher:
+            lock.resume()  # the program held it before, and goes on holding it
+        else:
+            lock.abandon()
 
 
 class WritePidfile(Step):
@@ -67,10 +76,15 @@ class WritePidfile(Step):
     def why_not(self, options: Options) -> str:
         return "no pidfile is given"
 
+    def check(self, walk: Walk) -> None:
+        if walk.options.pidfile_lock is None and "lockfile" in sys.modules:
+            # Now, while it can be read: in a chroot it can't.
+            from .. import lockerrors  # noqa: F401
+
     def apply(self, walk: Walk) -> None:
         options = walk.options
         if options.pidfile_lock is None:
-            options.pidfile.__enter__()
+            _enter(options.pidfile)
         else:
             options.pidfile_lock.own()
         walk.entered = True
@@ -111,6 +125,18 @@ class ReportReady(Step):
 
     def undo(self, walk: Walk, memory: None) -> None:
         walk.ready_due = False
+
+
+def _enter(pidfile: Any) -> None:
+    """Enter another library's pid file; an error of ``lockfile``'s becomes ours of that class."""
+    try:
+        pidfile.__enter__()
+    except Exception as error:
+        lockerrors = sys.modules.get(f"{__package__.rpartition('.')[0]}.lockerrors")
+        known = lockerrors.from_lockfile(error, pidfile) if lockerrors else None
+        if known is None:
+            raise
+        raise known from error
 
 
 def _lock(options: Options) -> PidFile:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from ..errors import DaemonProcessDetachError, OptionError
-from ..process import live_threads
+from ..errors import DaemonError, DaemonProcessDetachError, OptionError
+from ..process import has_threads, signal
 from ..report import Report, prepare
 from ..sequence import explained
 from ..step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..options import Options
     from ..sequence import Walk
 
@@ -26,7 +29,7 @@ class Detach(Step):
     """
 
     name = "detach"
-    touches = frozenset({"pid", "ppid", "pgid", "sid", "tty"})
+    touches = frozenset({"pid", "ppid", "pgid", "sid", "tty", "descriptors"})
 
     def needed(self, options: Options) -> bool:
         return options.detach_process
@@ -45,42 +48,57 @@ class Detach(Step):
                 "the sequence has 'detach' but no 'report-ready', so the launcher would wait for "
                 "ever; for a body that says so itself, use readiness='explicit'"
             )
+        _require_main_thread()
         _consider_threads(walk.options.threads)
 
     def apply(self, walk: Walk) -> None:
         if walk.options.owner_changes or walk.options.chroot_directory:
-            prepare()
+            prepare(walk)
         walk.report = Report(walk)
         _hand_over(walk, True)
-        leader = _fork("first")
+        # A handler that raises between the fork and the wait would lose sight of the child.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            leader = _fork("first")
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            raise
         if leader:
-            _launch(walk, leader)
+            _launch(walk, leader, mask)
         else:
-            _lead(walk)
+            _lead(walk, mask)
 
 
-def _launch(walk: Walk, leader: int) -> None:
-    """In the launcher: wait for the outcome."""
+def _launch(walk: Walk, leader: int, mask: Any) -> None:
+    """In the launcher: wait for the outcome, and let go. Signals are blocked but for the wait."""
     assert walk.report is not None
     report, walk.report = walk.report, None
-    report.begin_launcher()
     try:
-        walk.daemon = report.wait(leader, walk.options.start_timeout)
+        walk.daemon = report.wait(leader, walk.options.start_timeout, mask)
+        walk.words = report.words
+        walk.over = True
+        walk.applied.clear()  # an interrupt that comes now is too late: it undoes nothing
+        walk.close_all()
+        if walk.options.pidfile_lock is not None:
+            walk.options.pidfile_lock.forget()
+    except DaemonError:
+        walk.number = 0  # a report names its step itself; the body that failed is none
+        raise
     finally:
         _hand_over(walk, False)
-    walk.over = True
-    walk.close()
-    if walk.options.pidfile_lock is not None:
-        walk.options.pidfile_lock.forget()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _lead(walk: Walk) -> None:
+def _lead(walk: Walk, mask: Any) -> None:
     """In the session leader, which never returns, and in the daemon, which does."""
     assert walk.report is not None
     try:
         walk.process = "session leader"
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         walk.report.begin_leader()
+        walk.note("first fork")
         os.setsid()
+        walk.note("setsid")
         daemon = _fork("second")
     except BaseException as error:
         walk.report.lead_failed(explained(walk, error))
@@ -89,6 +107,7 @@ def _lead(walk: Walk) -> None:
     walk.process = "daemon"
     _hand_over(walk, False)
     walk.report.begin_daemon()
+    walk.note("second fork")
     _follow_activation(walk.launcher)
 
 
@@ -117,8 +136,28 @@ def _follow_activation(launcher: int) -> None:
         os.environ["LISTEN_PID"] = str(os.getpid())
 
 
+def _require_main_thread() -> None:
+    """Of `spawn`; `open` has been refused there before anything else."""
+    asyncio = sys.modules.get("asyncio")
+    threading = sys.modules.get("threading")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        place = "inside a running asyncio loop, which would run in the daemon as well"
+    elif threading is not None and threading.current_thread() is not threading.main_thread():
+        place = "outside the main thread, where the daemon could set no signal handlers"
+    else:
+        return
+    raise OptionError(
+        f"the process can't be forked {place}; give spawn() 'package.module:function', which runs "
+        "in a fresh interpreter"
+    )
+
+
 def _consider_threads(policy: str) -> None:
-    names = [] if policy == "ignore" else live_threads()
+    if policy == "ignore" or not has_threads():
+        return
+    from ..threads import live_threads
+
+    names = live_threads()
     if not names:
         return
     text = (

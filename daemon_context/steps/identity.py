@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import DaemonOSEnvironmentError
-from ..process import CAP_SETGID, CAP_SETUID, has_capability
+from ..process import CAP_SETGID, CAP_SETUID, has_capability, permitted_capabilities
 from ..step import Step
 
 TYPE_CHECKING = False
@@ -42,6 +42,11 @@ class ChangeOwner(Step):
 
     def check(self, walk: Walk) -> None:
         options = walk.options
+        if not hasattr(os, "setresuid"):
+            raise DaemonOSEnvironmentError(
+                f"cannot {self.describe(options)}: this operating system has no setresuid(), "
+                "so root could be regained; start as the user that the daemon is to have"
+            )
         lacking = _lacking(options)
         if lacking:
             raise DaemonOSEnvironmentError(
@@ -72,10 +77,18 @@ def _lacking(options: Options) -> str:
     if options.uid not in os.getresuid() and not has_capability(CAP_SETUID):
         return "CAP_SETUID"
     gid_fits = options.gid in os.getresgid()
-    groups_fit = options.groups is None or set(options.groups) <= {*os.getgroups(), options.gid}
-    if not (gid_fits and groups_fit) and not has_capability(CAP_SETGID):
+    if not (gid_fits and _groups_fit(options)) and not has_capability(CAP_SETGID):
         return "CAP_SETGID"
     return ""
+
+
+def _groups_fit(options: Options) -> bool:
+    """Whether nothing is wrong where the groups can't be set, as they belong to this user."""
+    present = set(os.getgroups())
+    return options.groups is None or (
+        set(options.groups) <= {*present, options.gid}
+        and (options.uid == os.getuid() or present <= {*options.groups})
+    )
 
 
 def _require_dropped(was: tuple[int, int, int]) -> None:
@@ -87,6 +100,12 @@ def _require_dropped(was: tuple[int, int, int]) -> None:
         raise DaemonOSEnvironmentError(
             f"the owner was changed, but uid {former} could be regained: the process keeps "
             "CAP_SETUID (look at securebits, and at the ambient capabilities)"
+        )
+    kept = permitted_capabilities()
+    if 0 in was and kept:
+        raise DaemonOSEnvironmentError(
+            f"the owner was changed, but root's capabilities are kept (CapPrm {kept:x}), so that "
+            "they could be used again: clear PR_SET_KEEPCAPS (prctl(2)) before the start"
         )
 
 

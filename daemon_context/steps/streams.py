@@ -46,7 +46,10 @@ class OpenStreams(Step):
         try:
             for number, target in enumerate(walk.options.streams):
                 if target.kind != "keep":
-                    walk.streams[number] = walk.acquire(_open(target, number, walk, created))
+                    walk.streams[number] = _open(target, number, walk, created)
+            stderr = walk.options.stderr
+            if stderr.kind in ("null", "path") and stderr.path == os.devnull:
+                _prepare_last_words(walk)
         except BaseException:
             _remove_empty(created)
             raise
@@ -80,7 +83,7 @@ class RedirectStreams(Step):
 
     def apply(self, walk: Walk) -> Any:
         saved: dict[int, int | None] = {}
-        names = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+        names = {name: _bound(name) for name in ("stdin", "stdout", "stderr")}
         try:
             for number, source in walk.streams.items():
                 if not walk.detaches:
@@ -101,8 +104,21 @@ class RedirectStreams(Step):
                 os.close(number)
             else:
                 os.dup2(source, number, inheritable=True)
-        for name, stream in names.items():
+        for name, (stream, line_buffering) in names.items():
             setattr(sys, name, stream)
+            if getattr(stream, "line_buffering", None) != line_buffering:
+                stream.reconfigure(line_buffering=line_buffering)
+
+
+def _bound(name: str) -> tuple[Any, bool | None]:
+    stream = getattr(sys, name)
+    return stream, getattr(stream, "line_buffering", None)
+
+
+def _prepare_last_words(walk: Walk) -> None:
+    from ..lastwords import LastWords
+
+    walk.last_words = LastWords.connect(walk)
 
 
 def _places(options: Options) -> str:
@@ -122,8 +138,10 @@ def _require_openable(target: Target) -> None:
     mode = os.R_OK if reading else os.W_OK
     if os.path.isdir(target.path):
         raise _cannot_open(target, IsADirectoryError(21, os.strerror(21)))
-    if not os.path.lexists(place):
-        raise _cannot_open(target, FileNotFoundError(2, os.strerror(2)))
+    try:
+        os.lstat(place)
+    except OSError as error:
+        raise _cannot_open(target, error) from error
     if not os.access(place, mode, effective_ids=os.access in os.supports_effective_ids):
         raise _cannot_open(target, PermissionError(13, os.strerror(13)))
 
@@ -143,10 +161,10 @@ def _cannot_open(target: Target, error: OSError) -> DaemonOSEnvironmentError:
 def _open(target: Target, number: int, walk: Walk, created: list[str]) -> int:
     if target.kind == "descriptor":
         # A copy, so that stdout=sys.stderr and stderr=sys.stdout can change places.
-        return fcntl.fcntl(target.fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        return walk.acquire(fcntl.fcntl(target.fd, fcntl.F_DUPFD_CLOEXEC, 3))
     try:
         if target.kind != "path" or target.path == os.devnull:
-            return os.open(os.devnull, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            return walk.acquire(os.open(os.devnull, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
         return _open_path(target.path, number, walk, created)
     except OSError as error:
         raise _cannot_open(target, error) from error
@@ -159,23 +177,24 @@ def _open_path(path: str, number: int, walk: Walk, created: list[str]) -> int:
     if os.geteuid() == 0:
         flags |= os.O_NOFOLLOW
     flags |= os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
-    fd = _create(path, flags, walk.options, created) if number else None
+    fd = _create(path, flags, walk, created) if number else None
     if fd is None:
-        fd = os.open(path, flags)
+        fd = walk.acquire(os.open(path, flags))
     os.set_blocking(fd, True)
     return fd
 
 
-def _create(path: str, flags: int, options: Options, created: list[str]) -> int | None:
+def _create(path: str, flags: int, walk: Walk, created: list[str]) -> int | None:
     """A new log file belongs to the daemon's user, who rotates it. None: it is there already."""
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, LOG_MODE)
     except FileExistsError:
         return None
     created.append(path)
+    fd = walk.acquire(fd)  # at once: what fails from now on must not leave it open
     os.fchmod(fd, LOG_MODE)  # whatever the umask
-    if options.owner_changes:
-        os.fchown(fd, options.uid, options.gid)
+    if walk.options.owner_changes:
+        os.fchown(fd, walk.options.uid, walk.options.gid)
     return fd
 
 
@@ -203,7 +222,7 @@ def _rebind(options: Options) -> None:
         stream = getattr(sys, target.option)
         if target.kind == "object":
             setattr(sys, target.option, target.file)
-        elif stream is None or stream.closed:
+        elif stream is None or getattr(stream, "closed", False):
             mode = "r" if number == 0 else "w"
             stream = open(number, mode, buffering=1, closefd=False)  # noqa: SIM115
             setattr(sys, target.option, stream)

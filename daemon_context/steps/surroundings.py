@@ -136,11 +136,17 @@ class PreventCore(Step):
     def why_not(self, options: Options) -> str:
         return "prevent_core=False was given"
 
+    def check(self, walk: Walk) -> None:
+        import resource  # noqa: F401  # as another user, or in a chroot, it is out of reach
+
     def apply(self, walk: Walk) -> None:
         import resource
 
-        # The hard limit too, or a handler could raise it again; so there is no undo.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        try:
+            # The hard limit too, or a handler could raise it again; so there is no undo.
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        except ValueError as error:  # what the module makes of EPERM, as in a sandbox
+            raise PermissionError(1, os.strerror(1)) from error
 
 
 class InstallSignals(Step):

@@ -1,0 +1,365 @@
+"""Daemons from outside: what state one is in, stopping it, having it reload.
+
+Only what the kernel proves counts: the pid file's lock says whether there is a daemon and who it
+is, a pidfd makes sure that nobody else is signalled, and stopped means that the process is gone
+*and* the lock is free.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic, sleep
+
+from . import statusfile
+from .errors import DaemonError, DaemonOSEnvironmentError
+from .pidfile import PidFile
+from .process import (
+    exit_words,
+    is_alive,
+    open_pidfd,
+    poll,
+    send_signal,
+    signal,
+    started_at,
+    stat_fields,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .locks import Holder
+
+    Waiting = Callable[[str, float], None]
+
+SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
+RELOAD_TIMEOUT = 30.0
+STARTING = 30.0  # seconds to wait for a start that is under way
+TICK = 0.02  # seconds between looks at what has no event: the lock, the status file
+
+
+class Status:
+    """What can be known about a daemon from here.
+
+    :ivar state: ``"ready"``, ``"running"`` (whether it is ready is not to be known from here),
+        ``"starting"``, ``"stopped"``, ``"dead"`` (but its pid file is there) or ``"unknown"``
+    :ivar pid: the live daemon's pid, proven by the kernel, or None
+    :ivar since: when the process started, in seconds since the epoch, or None
+    :ivar text: the daemon's own words about its state, or None
+    :ivar visible: whether the process is visible from here (it is not in another pid namespace)
+    :ivar reason: why the state is what it is, in words
+    """
+
+    def __init__(self, state: str, reason: str, **facts: Any) -> None:
+        self.state = state
+        self.reason = reason
+        self.pid: int | None = facts.get("pid")
+        self.since: float | None = facts.get("since")
+        self.text: str | None = facts.get("text")
+        self.visible: bool = facts.get("visible", False)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a live daemon, ready or not."""
+        return self.state in ("ready", "running", "starting")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def __repr__(self) -> str:
+        return f"<Status {self.state}: {self.reason}>"
+
+
+def status(pidfile: PidFile) -> Status:
+    """The state of the pid file's daemon. Changes nothing."""
+    said = statusfile.read(statusfile.path_of(pidfile.path))
+    holder = pidfile.holder()
+    if holder.state == "free":
+        return _status_unlocked(pidfile, said)
+    if holder.state == "starting":
+        return Status("starting", str(holder))
+    if holder.state not in ("running", "here"):
+        return Status("unknown", str(holder), pid=None)
+    return _status_running(holder, said)
+
+
+def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
+    pid = holder.pid
+    visible = bool(pid) and stat_fields(pid or 0) is not None
+    since = started_at(pid) if pid and visible else None
+    if said is None or not said:
+        state, text, words = "running", None, ""
+    else:
+        text = said.get("text") if isinstance(said.get("text"), str) else None
+        state = "ready" if said.get("ready") is True else "starting"
+        words = f": {text}" if text else ""
+    name = f"running with pid {pid}" if pid else "running in another pid namespace"
+    not_yet = ", not ready yet" if state == "starting" else ""
+    return Status(
+        state, f"{name}{not_yet}{words}", pid=pid, since=since, text=text, visible=visible
+    )
+
+
+def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
+    """Nobody holds the lock: not running, if the file is one of ours."""
+    if not os.path.lexists(pidfile.path):
+        return Status("stopped", "not running")
+    if not os.access(pidfile.path, os.R_OK):
+        return Status("unknown", f"the pid file {pidfile.path!r} may not be read by this user")
+    named = pidfile.read_pid()
+    if named is None:
+        return Status("stopped", "not running")
+    if said is None and is_alive(named):
+        return Status(
+            "unknown",
+            f"the pid file names pid {named}, which runs, but nothing proves that it is the "
+            "daemon: it does not hold the file's lock",
+        )
+    return Status("dead", f"not running, but its pid file is there (it was pid {named})")
+
+
+class Stopped:
+    """How a stop went: ``pid``, and ``how`` it ended where the kernel tells.
+
+    ``pid`` is None where there was nothing to stop.
+    """
+
+    def __init__(self, pid: int | None, how: str | None) -> None:
+        self.pid, self.how = pid, how
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "was not running"
+        return f"stopped (pid {self.pid}{', ' + self.how if self.how else ''})"
+
+
+def stop(
+    pidfile: PidFile,
+    schedule: Iterable[tuple[str | int, float]] = SCHEDULE,
+    waiting: Waiting | None = None,
+) -> Stopped:
+    """Stop the daemon; returns when it is gone and its lock is free.
+
+    :param schedule: pairs of a signal and the seconds to wait after it
+    :param waiting: called with what is waited for and for how long, about once a second
+    :raises DaemonError: it is not gone, or it can't be proven who the daemon is
+    """
+    target = Target.find(pidfile, waiting)
+    if target is None:
+        return Stopped(None, None)
+    try:
+        return target.stop(tuple(schedule))
+    finally:
+        target.close()
+
+
+class Target:
+    """The process that a stop or reload is about: owner, pidfd, and owner again."""
+
+    def __init__(self, pidfile: PidFile, pid: int, pidfd: int, waiting: Waiting | None) -> None:
+        self.pidfile, self.pid, self.pidfd, self.waiting = pidfile, pid, pidfd, waiting
+        self.group = _group_of_start(pid)
+
+    @classmethod
+    def find(cls, pidfile: PidFile, waiting: Waiting | None = None) -> Target | None:
+        """The live daemon; None if there is none.
+
+        :raises DaemonError: there may be one, but it can't be proven, or not be reached
+        """
+        holder = _settled(pidfile, waiting)
+        if holder.state == "free":
+            found = status(pidfile)
+            if found.state == "unknown":
+                raise DaemonError(f"cannot signal the daemon: {found.reason}", path=pidfile.path)
+            return None
+        if holder.state != "running" or not holder.pid:
+            raise DaemonError(f"cannot signal the daemon: {holder}", path=pidfile.path)
+        return cls._prove(pidfile, holder.pid, waiting)
+
+    @classmethod
+    def _prove(cls, pidfile: PidFile, pid: int, waiting: Waiting | None) -> Target | None:
+        try:
+            pidfd = open_pidfd(pid)
+        except ProcessLookupError:
+            return None
+        if pidfd is None:
+            raise DaemonError("this system has no pidfds, which signalling safely needs")
+        if pidfile.owner() != pid:  # it ended, and the number may be another's by now
+            os.close(pidfd)
+            return cls.find(pidfile, waiting)
+        return cls(pidfile, pid, pidfd, waiting)
+
+    def close(self) -> None:
+        """Let go of the pidfd."""
+        os.close(self.pidfd)
+
+    def send(self, name: str | int) -> None:
+        """Signal the daemon, if it still is the owner of the pid file.
+
+        :raises DaemonOSEnvironmentError: this user may not
+        """
+        if self.pidfile.owner() != self.pid:
+            return
+        number = (
+            name if isinstance(name, int) else getattr(signal, f"SIG{name.removeprefix('SIG')}")
+        )
+        try:
+            send_signal(self.pid, self.pidfd, number)
+        except PermissionError as error:
+            raise DaemonOSEnvironmentError(
+                f"cannot send {name} to the daemon (pid {self.pid}): {error.strerror}; "
+                "only root and the daemon's user may",
+                errno=error.errno,
+                pid=self.pid,
+            ) from error
+
+    def stop(self, schedule: tuple[tuple[str | int, float], ...]) -> Stopped:
+        """Signal and wait, as the schedule says."""
+        begun = monotonic()
+        for number, (name, seconds) in enumerate(schedule, 1):
+            last = number == len(schedule)
+            self.send(name)
+            if last and name in ("KILL", "SIGKILL", signal.SIGKILL):
+                self._kill_group()
+            if self._gone(begun, seconds):
+                return Stopped(self.pid, exit_words(self.pidfd))
+        holder = self.pidfile.holder()
+        why = f"pid {self.pid} still runs" if not poll({self.pidfd}, 0) else str(holder)
+        raise DaemonError(
+            f"the daemon did not stop within {monotonic() - begun:.0f} seconds and all signals of "
+            f"the schedule: {why}",
+            pid=self.pid,
+            path=self.pidfile.path,
+        )
+
+    def _gone(self, begun: float, seconds: float) -> bool:
+        """Wait for the process, by its pidfd, and then for the lock, which has no event."""
+        deadline = monotonic() + seconds
+        while not poll({self.pidfd}, max(0.0, min(1.0, deadline - monotonic()))):
+            if monotonic() >= deadline:
+                return False
+            self._tell(begun)
+        while not self._is_free():
+            if monotonic() >= deadline:
+                return False
+            sleep(TICK)
+        return True
+
+    def _tell(self, begun: float) -> None:
+        if self.waiting is not None:
+            self.waiting(f"pid {self.pid} to end", monotonic() - begun)
+
+    def _is_free(self) -> bool:
+        """Free, or already held by another daemon that was started since."""
+        holder = self.pidfile.holder()
+        return holder.state == "free" or (
+            holder.state in ("starting", "running") and holder.pid != self.pid
+        )
+
+    def _kill_group(self) -> None:
+        """What the daemon leaves behind in the group that its start created."""
+        if self.group:
+            try:
+                os.killpg(self.group, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+
+def _group_of_start(pid: int) -> int:
+    """The process group that the daemon's start created; 0: it is in another, which is not ours.
+
+    The group and the session have the number of the session leader, which has ended; as long as
+    the daemon lives, the number can't be anybody else's.
+    """
+    fields = stat_fields(pid)
+    if fields is None:
+        return 0
+    group, session = int(fields[2]), int(fields[3])
+    return group if group == session != pid and not is_alive(group) else 0
+
+
+def _settled(pidfile: PidFile, waiting: Waiting | None) -> Holder:
+    """Who holds the lock, once a start that is under way has come to its end."""
+    begun = told = monotonic()
+    while (holder := pidfile.holder()).state == "starting" and monotonic() - begun < STARTING:
+        sleep(TICK)
+        if waiting is not None and monotonic() - told > 1:
+            told = monotonic()
+            waiting("the start that is under way", told - begun)
+    return holder
+
+
+def reload(
+    pidfile: PidFile, timeout: float = RELOAD_TIMEOUT, waiting: Waiting | None = None
+) -> int:
+    """Have the daemon reload; returns its pid when it has taken the new configuration.
+
+    :raises DaemonError: it is not running, did not answer in time, or could not take it: then
+        the old configuration still works
+    """
+    target = Target.find(pidfile, waiting)
+    if target is None:
+        raise NotRunning("cannot reload: the daemon is not running", path=pidfile.path)
+    try:
+        path = statusfile.path_of(pidfile.path)
+        before = _reloads(path)
+        if before is None:
+            raise DaemonError(
+                f"cannot reload: {path!r} can't be read, so nobody could tell how it went; only "
+                "root and the daemon's user may",
+                pid=target.pid,
+                errno=13,
+            )
+        target.send("HUP")
+        return _reloaded(target, path, before, timeout)
+    finally:
+        target.close()
+
+
+class NotRunning(DaemonError):
+    """There is no daemon to act on."""
+
+
+def _reloads(path: str) -> int | None:
+    said = statusfile.read(path)
+    number = None if said is None else said.get("reloads")
+    return number if isinstance(number, int) else None
+
+
+def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
+    begun = told = monotonic()
+    while monotonic() - begun < timeout:
+        if poll({target.pidfd}, TICK):
+            raise DaemonError(
+                f"the daemon (pid {target.pid}) ended while it reloaded", pid=target.pid
+            )
+        said = statusfile.read(path) or {}
+        if said.get("reloads", before) != before:
+            if said.get("reload_error"):
+                raise _refused(said["reload_error"], target.pid)
+            return target.pid
+        if target.waiting is not None and monotonic() - told > 1:
+            told = monotonic()
+            target.waiting("the daemon to reload", told - begun)
+    raise DaemonError(
+        f"the daemon (pid {target.pid}) has not taken the reload within {timeout:g} seconds: "
+        "run() may be busy, it reloads when it comes to sleep()",
+        pid=target.pid,
+    )
+
+
+def _refused(said: Any, pid: int) -> DaemonError:
+    fields = said if isinstance(said, dict) else {}
+    error = DaemonError(
+        f"the daemon (pid {pid}) goes on with its old configuration, on_reload() raised "
+        f"{fields.get('message', 'an error')}",
+        pid=pid,
+    )
+    if isinstance(fields.get("traceback"), str):
+        error.add_note(f"In the daemon (pid {pid}):\n{fields['traceback'].rstrip()}")
+    return error

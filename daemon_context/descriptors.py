@@ -1,0 +1,219 @@
+"""Descriptors: which are open, which stay so, and how the others are closed.
+
+The cost follows what is open, not the limits, which may be a billion: what is open is listed,
+never guessed from a limit, which may have been lowered after a descriptor was opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import sys
+
+from .process import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .owners import Owners
+    from .sequence import Walk
+
+FEW, MANY = 256, 1 << 16
+UNSEEN = 1 << 20  # what fs.nr_open usually is; without close_range each costs a system call
+KINDS = {
+    stat.S_IFREG: "regular file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFLNK: "symbolic link",
+}
+
+
+class Closed:
+    """A descriptor that the daemon closed: its number, what it was, who owned it.
+
+    ``owner`` is None where no Python object was found: then the number is reserved.
+    """
+
+    __slots__ = ("fd", "owner", "what")
+
+    def __init__(self, fd: int, what: str, owner: str | None) -> None:
+        self.fd, self.what, self.owner = fd, what, owner
+
+    def __repr__(self) -> str:
+        return f"<closed {self.fd}: {self.what}, {self.owner or 'reserved'}>"
+
+
+def open_numbers() -> set[int]:
+    """The numbers of all open descriptors."""
+    size = _table_size()
+    if size is None:
+        return _polled(MANY)
+    if FEW < size <= MANY:
+        found = _polled(size)
+        # `poll` takes an O_PATH descriptor for closed; the kernel's count (Linux 6.2) does not.
+        if os.stat("/proc/self/fd").st_size == len(found):
+            return found
+    return _listed()
+
+
+def _table_size() -> int | None:
+    """``FDSize`` bounds every open number: it is the size of the kernel's table of this process,
+    which follows what is open. None without ``/proc``.
+    """
+    try:
+        fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        _, found, rest = os.read(fd, 4096).partition(b"FDSize:")
+        return int(rest.split(None, 1)[0]) if found else None
+    finally:
+        os.close(fd)
+
+
+def _listed() -> set[int]:
+    # The listing had a descriptor itself, which is closed by now.
+    return {fd for fd in map(int, os.listdir("/proc/self/fd")) if is_open(fd)}
+
+
+def is_open(fd: int) -> bool:
+    """Whether the number is an open descriptor."""
+    try:
+        os.fstat(fd)
+    except OSError as error:
+        return error.errno != errno.EBADF  # open, but not to be asked, as on a dead network mount
+    return True
+
+
+def _polled(size: int) -> set[int]:
+    """Ask for many numbers in one system call: half the cost of a listing of ten thousand."""
+    found: set[int] = set()
+    for start in range(0, size, FEW):
+        numbers = range(start, min(start + FEW, size))
+        poller = select.poll()
+        for fd in numbers:
+            poller.register(fd, 0)
+        try:
+            answers = poller.poll(0)
+        except OSError:  # more than RLIMIT_NOFILE, which was lowered
+            found.update(filter(is_open, numbers))
+        else:
+            found.update(numbers)
+            found.difference_update(fd for fd, event in answers if event & select.POLLNVAL)
+    return found
+
+
+def preserved(walk: Walk) -> set[int]:
+    """All descriptors that stay open."""
+    options = walk.options
+    kept = {0, 1, 2, *options.files_preserve, *walk.descriptors, *walk.kept}
+    kept.update(target.fd for target in options.streams if target.fd > 2)
+    if options.pidfile_lock is not None:
+        kept.update(options.pidfile_lock.descriptors)
+    kept.update(_activated(walk.launcher))
+    if options.preserve_logging:
+        kept.update(_logging())
+    kept.update(_resource_tracker())
+    return kept
+
+
+def _activated(launcher: int) -> range:
+    """The sockets that a supervisor has handed over (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") not in (str(launcher), str(os.getpid())):
+        return range(0)
+    count = os.environ.get("LISTEN_FDS", "")
+    return range(3, 3 + int(count)) if count.isdigit() else range(0)
+
+
+def _logging() -> set[int]:
+    """Log handlers on regular files and sockets go on working; those on pipes and terminals
+    don't: a caller would wait for their end.
+    """
+    logging = sys.modules.get("logging")
+    found = set()
+    for reference in getattr(logging, "_handlerList", ()):
+        handler = reference()
+        for name in ("stream", "sock", "socket"):
+            try:
+                fd = getattr(handler, name).fileno()
+                mode = os.fstat(fd).st_mode
+            except Exception:  # no such attribute, closed, in memory, or a user's proxy
+                continue
+            if stat.S_ISREG(mode) or stat.S_ISSOCK(mode):
+                found.add(fd)
+    return found
+
+
+def _resource_tracker() -> set[int]:
+    """Multiprocessing's tracker takes the end of this pipe for the end of the program, and
+    unlinks shared memory that is in use.
+    """
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
+    return set() if fd is None else {fd}
+
+
+def reset_wakeup(kept: set[int]) -> None:
+    """Wake-up bytes must not be written to whatever gets that number next."""
+    fd = signal.set_wakeup_fd(-1)
+    if fd in kept:
+        signal.set_wakeup_fd(fd)
+
+
+def close_all(kept: set[int], owners: Owners | None) -> Iterator[Closed]:
+    """Close all open descriptors but those kept: through their owners, or reserved."""
+    reserved = set()
+    others = sorted(open_numbers() - kept)
+    stand_in = _stand_in() if others else -1
+    for fd in others:
+        what = _what(fd)
+        owner = owners.close(fd) if owners is not None else None
+        if owner is None and fd != stand_in:
+            _reserve(fd, stand_in)
+            reserved.add(fd)
+        yield Closed(fd, what, owner)
+    if stand_in >= 0:
+        os.close(stand_in)
+    _close_unseen(kept | reserved)
+
+
+def _what(fd: int) -> str:
+    try:
+        return KINDS.get(stat.S_IFMT(os.fstat(fd).st_mode), "anonymous inode")
+    except OSError:
+        return "unknown"
+
+
+def _stand_in() -> int:
+    """Of /dev/null, not of a directory, which would be a way out of a chroot; -1: not Linux."""
+    flags = getattr(os, "O_PATH", None)
+    return -1 if flags is None else os.open(os.devnull, flags | os.O_CLOEXEC)
+
+
+def _reserve(fd: int, stand_in: int) -> None:
+    try:
+        os.dup2(stand_in, fd, inheritable=False)
+    except OSError:  # no stand-in; or above a limit that was lowered: nobody can get that number
+        os.close(fd)
+
+
+def _close_unseen(kept: set[int]) -> None:
+    """Close, gap by gap, what can't be seen without /proc: `poll` takes an ``O_PATH`` descriptor
+    for closed, and was asked for the numbers below MANY only.
+    """
+    if _table_size() is not None:
+        return
+    # Not beyond the limit: from there CPython 3.13 takes closefrom(3), which aborts the process
+    # where neither /proc nor close_range works.
+    bound = min(os.sysconf("SC_OPEN_MAX"), UNSEEN)
+    start = 3
+    for fd in sorted(fd for fd in kept if 2 < fd < bound):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, bound)

@@ -1,0 +1,223 @@
+"""Daemons started by programs that go on: the handle, and `spawn`'s two ways to run a target."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from time import monotonic
+
+# All of it is imported before the fork: what a chroot holds must never be.
+from .descriptors import open_numbers
+from .errors import DaemonError, DaemonOSEnvironmentError, refuse
+from .owners import Owners
+from .process import open_pidfd, poll, send_signal, signal, signal_name, start_time
+from .report import flush_standard_streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
+
+    from .context import DaemonContext
+
+    Args = tuple[Any, ...]
+    Kwargs = dict[str, Any]
+
+STARTING = 10.0  # seconds to wait for a start that is under way
+SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
+
+#: In the daemon of `spawn`, for the target: its context, which has `ready` and the loop.
+current: DaemonContext | None = None
+
+
+class Handle:
+    """A daemon that this process started, or found running; not its child.
+
+    Holds no descriptor: what it does goes through a pidfd that is opened for it, and that is
+    used only if the process is still the one that the handle is about.
+
+    :ivar pid: the daemon's pid
+    :ivar status: what it said when it became ready; '' if nothing, or if it was found running
+    """
+
+    def __init__(self, pid: int, status: str = "") -> None:
+        self.pid = pid
+        self.status = status
+        self._started = start_time(pid)
+
+    def __repr__(self) -> str:
+        return f"<daemon {self.pid}, {'running' if self.is_alive() else 'ended'}>"
+
+    def is_alive(self) -> bool:
+        """Whether the daemon runs; a zombie does not."""
+        return not self.wait(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the daemon has ended; False when the time is over first.
+
+        :param timeout: seconds; None: as long as it takes
+        """
+        pidfd = self._open()
+        if pidfd is None:
+            return True
+        try:
+            return bool(poll({pidfd}, timeout))
+        finally:
+            os.close(pidfd)
+
+    def stop(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> None:
+        """Signal, wait, signal, wait; returns when the daemon has ended.
+
+        :param schedule: pairs of a signal (``"TERM"``, ``"SIGTERM"`` or its number) and the seconds
+            to wait after it
+        :raises DaemonError: it still runs at the end of the schedule
+        """
+        stages = [(_number(name), seconds) for name, seconds in schedule]
+        pidfd = self._open()
+        if pidfd is None:
+            return
+        begun = monotonic()
+        try:
+            if poll({pidfd}, 0):
+                return
+            for number, seconds in stages:
+                self._send(pidfd, number)
+                if poll({pidfd}, seconds):
+                    return
+        finally:
+            os.close(pidfd)
+        raise DaemonError(
+            f"the daemon (pid {self.pid}) still runs after {monotonic() - begun:.1f} seconds and "
+            "all signals of the schedule; it may be in a system call that can't be interrupted",
+            pid=self.pid,
+        )
+
+    def _send(self, pidfd: int, number: int) -> None:
+        try:
+            send_signal(self.pid, pidfd, number)
+        except PermissionError as error:
+            raise DaemonOSEnvironmentError(
+                f"cannot send {signal_name(number)} to the daemon (pid {self.pid}): "
+                f"{error.strerror}; only root and its own user may",
+                errno=error.errno,
+                pid=self.pid,
+            ) from error
+
+    def _open(self) -> int | None:
+        """A pidfd of the daemon; None: it has ended, and who has its number by now is another."""
+        try:
+            pidfd = open_pidfd(self.pid)
+        except ProcessLookupError:
+            return None
+        if pidfd is None:
+            raise DaemonError("this system has no pidfds (Linux 5.3 has), which a handle needs")
+        if start_time(self.pid) != self._started:
+            os.close(pidfd)
+            return None
+        return pidfd
+
+
+def _number(name: str | int) -> int:
+    if isinstance(name, str):
+        number = getattr(signal, f"SIG{name.removeprefix('SIG')}", None)
+    else:
+        number = name if name in signal.valid_signals() else None
+    if number is None:
+        raise refuse("schedule", name, "the name or the number of a signal, such as 'TERM'")
+    return int(number)
+
+
+def running(path: str) -> Handle:
+    """The handle of the daemon that owns the pid file: owner, identity, and owner again.
+
+    :raises DaemonError: nobody owns it, or not within `STARTING` seconds
+    """
+    from time import sleep
+
+    from .pidfile import PidFile
+
+    pidfile = PidFile(path)
+    deadline = monotonic() + STARTING
+    while (holder := pidfile.holder()).state == "starting" and monotonic() < deadline:
+        sleep(0.01)
+    if holder.state == "running" and holder.pid:
+        handle = Handle(holder.pid)
+        if pidfile.owner() == handle.pid:
+            return handle
+    raise DaemonError(f"no daemon can be found by {path!r}: {holder}", path=path)
+
+
+def run_target(
+    context: DaemonContext, target: Callable[..., Any], args: Args, kwargs: Kwargs
+) -> NoReturn:
+    """In the daemon of `spawn`: run the target, and end."""
+
+    def run() -> None:
+        global current
+        current = context
+        # Exit handlers that were there before the fork are the launcher's; those to come are ours.
+        atexit._clear()
+        try:
+            with context:
+                try:
+                    target(*args, **kwargs)
+                finally:
+                    _finish_threads()
+        finally:
+            atexit._run_exitfuncs()
+
+    run_to_exit(run)
+
+
+def run_to_exit(run: Callable[[], Any]) -> NoReturn:
+    """Run to the end of the process, without unwinding the launcher's frames: they are its own.
+
+    The exit status is what `run` returns, or what its exception means.
+    """
+    status = 1
+    try:
+        status = run() or 0
+        _finish_threads()
+    except SystemExit as ended:
+        status = _status(ended)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        try:
+            _write_out()
+        finally:
+            os._exit(status)
+
+
+def _write_out() -> None:
+    """Before `os._exit`, which would lose it: what streams and open files have buffered."""
+    flush_standard_streams()
+    for file in Owners(open_numbers() - {0, 1, 2}).writers:
+        try:
+            file.flush()
+        except Exception:  # the process ends here; the other files may have room
+            pass
+
+
+def _status(ended: SystemExit) -> int:
+    """As the interpreter makes the exit status of it."""
+    if ended.code is None or isinstance(ended.code, int):
+        return (ended.code or 0) & 0xFF
+    return 1
+
+
+def _finish_threads() -> None:
+    """Wait for the target's threads, as the interpreter does at its end."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
+
+
+def spawn_fresh(context: DaemonContext, target: str, args: Args, kwargs: Kwargs) -> Handle:
+    """Run the target in a fresh interpreter; see `daemon_context.fresh`."""
+    from . import fresh
+
+    return fresh.spawn(context, target, args, kwargs)

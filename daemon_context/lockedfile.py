@@ -1,0 +1,418 @@
+"""A locked file, in the parts that a start takes it through: begun in the launcher, owned by the
+daemon, abandoned by whoever is the last. `daemon_context.pidfile` gives it lockfile's interface.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from time import monotonic
+
+from .locks import (
+    OPEN_FLAGS,
+    OWNER,
+    Holder,
+    give_way_to_owner,
+    holder_of,
+    lifted,
+    open_for_reading,
+    require_support,
+    try_lock,
+    unlock,
+    wait_a_while,
+)
+from .process import close_quietly
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .errors import DaemonError
+
+MODE = 0o644  # FHS: readable by all
+
+_held: set[LockedFile] = set()
+
+
+class LockedFile:
+    """A file whose lock says whether there is a daemon, and who it is.
+
+    :param path: where; made absolute at once
+    :param timeout: seconds to wait for a held lock; None or 0: don't wait
+    """
+
+    def __init__(self, path: Any, timeout: float | None = None) -> None:
+        self.path = os.path.abspath(os.fsdecode(path))
+        self.timeout = timeout
+        self.handing_over = False
+        self._fd = -1
+        self._directory = -1
+        self._identities: dict[int, tuple[int, int]] = {}  # of both descriptors: see `_intact`
+        self._process = 0  # the one that may remove the file
+        self._owner_locked = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+    def i_am_locking(self) -> bool:
+        """Whether this process holds the lock, through this object."""
+        return self._process == os.getpid() and self._intact(self._fd)
+
+    # --- who holds it
+
+    def owner(self) -> int | None:
+        """The live daemon's pid, proven by the kernel; None if it can't be told."""
+        holder = self.holder()
+        return holder.pid if holder.state == "running" else None
+
+    def holder(self) -> Holder:
+        """Who holds the lock, from the kernel.
+
+        :raises PidFileError: it can't be told (``lockfile.LockFailed``)
+        """
+        if self._held_here() is not None:
+            return Holder("running", os.getpid())
+        try:
+            fd = open_for_reading(self.path)
+        except OSError as error:
+            raise self._failed(error, "read") from error
+        if fd is None:
+            return Holder("free")
+        try:
+            return holder_of(fd)
+        finally:
+            os.close(fd)
+
+    def _held_here(self) -> LockedFile | None:
+        """The object, this one or another, through which this process holds the file.
+
+        Opening the file once more, and closing it, would drop the owner's lock.
+        """
+        if self.i_am_locking():
+            return self
+        if not _held:
+            return None
+        try:
+            found = _identity(os.lstat(self.path))
+        except OSError:
+            return None
+        for other in tuple(_held):
+            if other.i_am_locking() and other._identities[other._fd] == found:
+                return other
+        return None
+
+    def _intact(self, fd: int) -> bool:
+        """Whether the descriptor is still ours: where the program has closed it behind our back,
+        its number may be another file's by now.
+        """
+        try:
+            return fd >= 0 and _identity(os.fstat(fd)) == self._identities[fd]
+        except OSError as error:  # EIO, ESTALE: the file is in trouble, the number is ours
+            return error.errno != errno.EBADF
+
+    # --- the parts of a start
+
+    @property
+    def descriptors(self) -> set[int]:
+        """What must stay open while the lock is held."""
+        return {fd for fd in (self._fd, self._directory) if self._intact(fd)}
+
+    def check(self, daemon_uid: int) -> None:
+        """Refuse, without opening anything, what is no fit pid file.
+
+        :raises PidFileError: says what is there instead
+        :raises OptionError: the timeout can't be used
+        """
+        require_support()
+        if not isinstance(self.timeout, (int, float, type(None))):
+            from .errors import refuse
+
+            expected = "None or a number of seconds to wait for the pid file's lock"
+            raise refuse("timeout", self.timeout, expected)
+        try:
+            found = os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_directory()
+        except OSError as error:
+            raise self._failed(error) from error
+        except ValueError:  # a NUL in it
+            from .errors import refuse
+
+            raise refuse("pidfile", self.path, "the path of a file") from None
+        else:
+            self._require_fit(found, daemon_uid)  # whether it may be opened, `begin` will see
+
+    def begin(
+        self, daemon_uid: int, *, timeout: float | None = None, keep_directory: bool = True
+    ) -> None:
+        """Take the exclusion lock, and empty what a dead daemon has left. In the launcher.
+
+        :raises AlreadyRunning: as `acquire`; LockTimeout and PidFileError as well
+        """
+        if self.i_am_locking():
+            self._begin_again(keep_directory)
+            return
+        self.forget()  # a copy that a native fork made
+        self.check(daemon_uid)
+        self._lock(daemon_uid, self.timeout if timeout is None else timeout)
+        try:
+            _hold(self)
+            if keep_directory:
+                self._keep_directory()
+            self._clear()
+        except BaseException as error:
+            self.abandon()
+            if isinstance(error, OSError):
+                raise self._failed(error) from error
+            raise
+
+    def _clear(self) -> None:
+        """Empty what a dead daemon has left; never before the lock is held."""
+        os.ftruncate(self._fd, 0)
+        try:
+            os.fchmod(self._fd, MODE)  # whatever the umask, or whoever created it
+        except PermissionError:  # it is root's or the daemon's
+            pass
+        give_way_to_owner(self._fd)
+
+    def own(self) -> None:
+        """Take the owner's lock and write the pid. In the daemon."""
+        self._process = os.getpid()
+        try:
+            self._own()
+        except OSError as error:
+            try:
+                self.disown()
+            except OSError:  # whoever holds the exclusion lock removes the file
+                pass
+            raise self._failed(error, "write") from error
+
+    def _own(self) -> None:
+        while True:
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, OWNER)
+                break
+            except BlockingIOError:
+                holder = holder_of(self._fd)
+                if holder.state != "free":  # or let go in between
+                    raise OSError(errno.EAGAIN, str(holder)) from None
+        self._owner_locked = True
+        content = b"%d\n" % os.getpid()
+        if os.pwrite(self._fd, content, 0) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if not self._has_name():
+            raise OSError(errno.ESTALE, "somebody removed or replaced it during the start")
+
+    def disown(self) -> None:
+        """Undo `own`: the file is empty again, the exclusion lock is still held."""
+        os.ftruncate(self._fd, 0)
+        if self._owner_locked:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, OWNER)
+            self._owner_locked = False
+
+    def resume(self) -> None:
+        """Hold the lock as before a `begin` that found it held: in the launcher, to undo that."""
+        if self._directory < 0:
+            try:
+                self._keep_directory()
+            except OSError:  # then the file is emptied in the end, not removed
+                pass
+        self.own()
+
+    def forget(self) -> None:
+        """Close this process's copies; whoever else has the lock keeps it."""
+        _held.discard(self)
+        fds, self._fd, self._directory = self.descriptors, -1, -1
+        self._identities.clear()
+        self._owner_locked = False
+        for fd in fds:
+            close_quietly(fd)
+
+    def abandon(self) -> None:
+        """Remove the file, or empty it where that is not permitted, and unlock it."""
+        try:
+            if self._intact(self._fd):
+                try:
+                    self._remove()
+                finally:
+                    unlock(self._fd)
+        finally:
+            self.forget()
+
+    def _begin_again(self, keep_directory: bool) -> None:
+        """The program has locked the file before it gives it to the context: hand that over."""
+        if self._owner_locked:
+            self.disown()
+        if not keep_directory and self._intact(self._directory):
+            os.close(self._directory)
+            self._directory = -1
+
+    def _lock(self, daemon_uid: int, timeout: float | None) -> None:
+        wait = timeout if timeout and timeout > 0 else 0
+        deadline = monotonic() + wait
+        while True:
+            if self._held_here() is not None:
+                self._wait_for(Holder("here", os.getpid()), deadline, wait)
+                continue
+            fd = self._open(daemon_uid)
+            if fd is None:
+                continue
+            try:
+                if try_lock(fd):
+                    if self._still_there(fd):
+                        self._fd, self._process = self._kept(fd), os.getpid()
+                        fd = -1
+                        return
+                    continue  # unlinked between open and lock: the next one has another inode
+                holder = holder_of(fd)
+            except OSError as error:
+                raise self._failed(error) from error
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+            self._wait_for(holder, deadline, wait)
+
+    def _wait_for(self, holder: Holder, deadline: float, wait: float) -> None:
+        if holder.state == "free":
+            return  # let go in between
+        left = deadline - monotonic()
+        if not wait or left <= 0:
+            raise self._refused(holder, wait)
+        wait_a_while(None if holder.state == "here" else holder.pid, left)
+
+    def _open(self, daemon_uid: int) -> int | None:
+        """Open or create; None if the file came or went in between, so try again."""
+        flags = os.O_RDWR | OPEN_FLAGS
+        try:
+            fd = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, MODE)
+        except FileExistsError:
+            return self._open_existing(flags, daemon_uid)
+        except OSError as error:
+            raise self._failed(error) from error
+        return lifted(fd)
+
+    def _open_existing(self, flags: int, daemon_uid: int) -> int | None:
+        try:
+            fd = lifted(os.open(self.path, flags))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.check(daemon_uid)  # has better words for a symlink, a device and so on
+            raise self._failed(error) from error
+        try:
+            found = os.fstat(fd)
+            if found.st_nlink == 0:
+                os.close(fd)
+                return None
+            self._require_fit(found, daemon_uid)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _still_there(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def _keep_directory(self) -> None:
+        # O_PATH: enough to unlink in it, and works where the directory may not be read.
+        flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+        fd = lifted(os.open(os.path.dirname(self.path), flags))
+        try:
+            self._directory = self._kept(fd)
+        except OSError:
+            os.close(fd)
+            raise
+
+    def _kept(self, fd: int) -> int:
+        self._identities[fd] = _identity(os.fstat(fd))
+        return fd
+
+    def _remove(self) -> None:
+        try:
+            found, name, directory = self._entry()
+            if os.path.samestat(found, os.fstat(self._fd)):
+                os.unlink(name, dir_fd=directory)
+                return
+        except OSError:  # gone; or not permitted any more, as another user or in a sticky directory
+            pass
+        os.ftruncate(self._fd, 0)
+
+    def _has_name(self) -> bool:
+        """Whether the file is still in its directory, as far as we may see."""
+        try:
+            return os.path.samestat(self._entry()[0], os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def _entry(self) -> tuple[os.stat_result, str, int | None]:
+        """What has the file's name, and how to reach it: name and directory descriptor."""
+        if self._intact(self._directory):
+            name, directory = os.path.basename(self.path), self._directory
+            return os.stat(name, dir_fd=directory, follow_symlinks=False), name, directory
+        if self._owner_locked:
+            raise PermissionError  # in a chroot the path would name another file
+        return os.lstat(self.path), self.path, None
+
+    # --- errors
+
+    def _check_directory(self) -> None:
+        directory = os.path.dirname(self.path)
+        try:
+            found = os.stat(directory)
+        except OSError as error:
+            raise self._failed(error, what=f"its directory {directory!r}: ") from error
+        if not stat.S_ISDIR(found.st_mode):
+            raise self._unusable(f"{directory!r} is not a directory", errno.ENOTDIR)
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+            read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+            number = errno.EROFS if read_only else errno.EACCES
+            raise self._unusable(f"its directory {directory!r}: {os.strerror(number)}", number)
+
+    def _require_fit(self, found: os.stat_result, daemon_uid: int) -> None:
+        users = {os.geteuid(), os.getuid(), 0, daemon_uid}
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid not in users:
+            from .lockerrors import unfit
+
+            raise unfit(self.path, found)
+
+    def _failed(self, error: OSError, verb: str = "lock", what: str = "") -> DaemonError:
+        return self._unusable(what + (error.strerror or str(error)), error.errno, verb)
+
+    def _unusable(self, why: str, number: int | None, verb: str = "lock") -> DaemonError:
+        from .lockerrors import unusable
+
+        return unusable(self.path, why, number, verb)
+
+    def _refused(self, holder: Holder, waited: float = 0) -> DaemonError:
+        from .lockerrors import refused
+
+        return refused(self.path, holder, waited)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _hold(lock: LockedFile) -> None:
+    global _registered
+    _held.add(lock)
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_child=_drop_copies)
+
+
+_registered = False
+
+
+def _drop_copies() -> None:
+    """A child that the daemon forks must not keep the lock alive after it."""
+    for lock in tuple(_held):
+        if not lock.handing_over:
+            lock.forget()

@@ -1,0 +1,132 @@
+"""Python objects that own descriptors: found in the heap, so that they can be told.
+
+Closing a number under its owner is how log lines end up in pid files: the owner goes on writing
+to the number, whoever has it by then. Imported, and the heap searched, only where a descriptor is
+open that nothing else accounts for.
+"""
+
+from __future__ import annotations
+
+import _io
+import _socket
+import gc
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+
+STANDARD = {0, 1, 2}
+FROZEN_BY_ITSELF = 1000  # more than CPython 3.12 freezes when it starts, less than a program does
+
+
+class Owners:
+    """Who uses which descriptor, and which files have to be written out.
+
+    :param numbers: what will be closed; the standard streams are redirected, so that what other
+        files than `sys.stdout` and `sys.stderr` have for them has to be written out as well
+    """
+
+    def __init__(self, numbers: set[int]) -> None:
+        self.raw: dict[int, list[Any]] = {}
+        self.writers: list[Any] = []
+        for item in _candidates():
+            fd = _number(item)
+            if fd in numbers or fd in STANDARD:
+                self._note(item, fd)
+        # Text files first: their flush goes through the buffered file below them.
+        self.writers.sort(key=lambda file: not issubclass(type(file), _io._TextIOBase))
+
+    def _note(self, item: Any, fd: int) -> None:
+        if issubclass(type(item), (_socket.socket, _io.FileIO)):
+            self.raw.setdefault(fd, []).append(item)
+        elif issubclass(type(item), (_io._TextIOBase, _io._BufferedIOBase)) and _writable(item):
+            self.writers.append(item)
+
+    def close(self, fd: int) -> str | None:
+        """Close the descriptor through all objects that use it; a description of one that owns it,
+        or None: then it is still open.
+        """
+        users = self.raw.get(fd, ())
+        owners = [user for user in users if _owns(user)]
+        description = _description(owners[0]) if owners else None
+        for user in users:
+            try:
+                # Of a file the raw one: it does not write the buffers, already written, again.
+                # Of a socket the C method: Python's waits for the files made of it.
+                base = _socket.socket if issubclass(type(user), _socket.socket) else _io.FileIO
+                base.close(user)
+            except Exception:  # another owner has closed the number; or a user's flush() failed
+                pass
+        return description
+
+
+def _candidates() -> Iterator[Any]:
+    # By exact type, because isinstance() asks lazy proxies for their class, which runs their
+    # code; and a set of types is the fastest filter for millions of objects.
+    kinds = {*_descendants(_io._IOBase), *_descendants(_socket.socket)}
+    # These would move from memory to a disk when asked for their number; the file that they have
+    # if they did so already is found by itself.
+    spooled = getattr(sys.modules.get("tempfile"), "SpooledTemporaryFile", None)
+    if spooled is not None:
+        kinds.difference_update(_descendants(spooled))
+    return (item for item in _tracked() if type(item) in kinds)
+
+
+def _tracked() -> list[Any]:
+    """All objects that the garbage collector knows, frozen ones as well."""
+    if gc.get_freeze_count() < FROZEN_BY_ITSELF:
+        return gc.get_objects()
+    # Only a thaw brings frozen objects back. Frozen again are then all: a program freezes because
+    # it is about to fork, which it does.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        gc.unfreeze()
+        return gc.get_objects()
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+def _descendants(kind: type) -> Iterator[type]:
+    yield kind
+    children: list[type] = type.__subclasses__(kind)
+    for child in children:
+        yield from _descendants(child)
+
+
+def _number(item: Any) -> int:
+    try:
+        fd = min(STANDARD) if _is_over_pair(item) else item.fileno()
+    except Exception:  # closed, detached, in memory, or a user's class half made
+        return -1
+    return fd if type(fd) is int else -1
+
+
+def _is_over_pair(item: Any) -> bool:
+    """``makefile("rw")`` of a socket: a file over a pair of buffers, which don't tell their number.
+    It is written out in any case, as files on the standard streams are.
+    """
+    return type(item) is _io.TextIOWrapper and type(item.buffer) is _io.BufferedRWPair
+
+
+def _owns(user: Any) -> bool:
+    return issubclass(type(user), _socket.socket) or bool(user.closefd)
+
+
+def _writable(item: Any) -> bool:
+    try:
+        return bool(item.writable())
+    except Exception:  # closed in part, or a user's class
+        return False
+
+
+def _description(owner: Any) -> str:
+    try:
+        return repr(owner)
+    except Exception:
+        return f"<{type(owner).__name__}>"

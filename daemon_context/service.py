@@ -1,0 +1,346 @@
+"""`Daemon`: the class that the classic recipe should have been.
+
+Give it a pid file, override `run()`, call `start()`, `stop()`, `restart()`; or let `main()` give
+the script its verbs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import control
+from .context import DaemonContext, Terminated, default_signal_map
+from .errors import DaemonError, DaemonOSEnvironmentError
+from .embedding import run_to_exit
+from .pidfile import PidFile
+from .process import signal
+from .sequence import preflight
+from .statusfile import OpenStatus, StatusFile, path_of
+from .step import Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import FrameType
+    from typing import Any, NoReturn
+
+    from .control import Status, Stopped, Waiting
+
+
+class Daemon:
+    """Base class of a daemon: override `run`.
+
+    :param pidfile: path of the pid file, or a `PidFile`
+    :param stdin: as the option of `DaemonContext`; None is ``/dev/null``
+    :param stdout: the same; a path is appended to
+    :param stderr: the same
+    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default
+    """
+
+    def __init__(
+        self,
+        pidfile: Any,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        **options: Any,
+    ) -> None:
+        self.pidfile = pidfile
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.options = {"umask": 0o022, **options}
+
+    # Class-level, so that a subclass need not call our __init__ first.
+    _context: DaemonContext | None = None
+    _waiting: Waiting | None = None
+    _launching = False
+    _looping = False
+    _reload_due = False
+    _said: StatusFile | None = None
+
+    # --- to override
+
+    def setup(self) -> None:
+        """Prepare, in the daemon, before it is ready: what fails here, `start` raises."""
+
+    def run(self) -> Any:
+        """Do the daemon's work. In the daemon; it ends with this method's outcome."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must have a run() method: the daemon's work"
+        )
+
+    def cleanup(self) -> None:
+        """Tidy up, in the daemon, after `run` has ended in whatever way."""
+
+    def on_reload(self) -> None:
+        """Take a new configuration, on SIGHUP; raise if it is bad, and keep the old one."""
+
+    # --- for run()
+
+    def sleep(self, seconds: float | None = None) -> bool:
+        """Sleep; True when the time is over, False at once when a stop is requested.
+
+        :param seconds: how long; None: until a stop is requested
+        """
+        self._looping = True
+        self._reload_if_due()
+        return self._opened().sleep(seconds)
+
+    def every(self, seconds: float) -> Iterator[int]:
+        """A round now and then each `seconds`, until a stop is requested."""
+        self._looping = True
+        return self._opened().every(seconds)
+
+    def tell(self, text: str) -> None:
+        """Say in a few words how it is going, for `status`."""
+        if self._said is not None:
+            self._said.tell(text=text)
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self._opened().stop_requested
+
+    # --- the verbs
+
+    def start(self) -> int:
+        """Start the daemon, and go on. Never returns in the daemon, which ends with `run`.
+
+        :returns: the daemon's pid, once it is ready
+        :raises AlreadyRunning: it runs already; its ``handle`` is the running daemon's
+        :raises DaemonError: whatever went wrong; nothing of the start is left
+        """
+        self._launching = True
+        try:
+            self.daemonize()
+        except _Launched as launched:
+            return launched.pid
+        finally:
+            self._launching = False
+        return self._serve_and_exit()
+
+    def stop(self, schedule: Iterable[tuple[str | int, float]] = control.SCHEDULE) -> Stopped:
+        """Stop the daemon; returns when it is gone and its lock is free.
+
+        :param schedule: pairs of a signal and the seconds to wait after it
+        :returns: which pid it was, and how it ended where the kernel tells
+        :raises DaemonError: it is not gone, or it can't be proven which process it is
+        """
+        return control.stop(self._lock(), schedule, self._waiting)
+
+    def restart(self, schedule: Iterable[tuple[str | int, float]] = control.SCHEDULE) -> int:
+        """Stop the daemon if it runs, and start it; it stays if the new one's checks fail.
+
+        :returns: the new daemon's pid
+        :raises DaemonError: as `stop` and `start` do
+        """
+        preflight(self._make_context()._begin(spawning=True))
+        self.stop(schedule)
+        return self.start()
+
+    def reload(self, timeout: float = control.RELOAD_TIMEOUT) -> int:
+        """Have the daemon call `on_reload`; returns when it has taken the new configuration.
+
+        :param timeout: seconds to wait for it
+        :returns: the daemon's pid
+        :raises DaemonError: it does not run, does not answer, or `on_reload` raised: then the
+            daemon goes on with the old configuration
+        """
+        return control.reload(self._lock(), timeout, self._waiting)
+
+    def status(self) -> Status:
+        """What can be known about the daemon from here. Changes nothing."""
+        return control.status(self._lock())
+
+    def run_foreground(self) -> int:
+        """The same steps, signals and lock without detaching; streams that are not given stay.
+
+        :returns: the exit status that `run`'s outcome means
+        :raises DaemonError: as `start` does
+        """
+        self._context = self._make_context(detach=False)
+        self._context.open()
+        return self._serve()
+
+    def main(self, argv: list[str] | None = None) -> NoReturn:
+        """Give a script the verbs start, stop, restart, reload, status and run.
+
+        :param argv: the arguments; those of the command line by default
+        :raises SystemExit: with the LSB's status
+        """
+        from .verbs import main
+
+        sys.exit(main(self, argv))
+
+    # --- the recipe's other methods
+
+    def daemonize(self) -> None:
+        """Become the daemon. Called by `start`; by itself it returns in the ready daemon only."""
+        context = self._make_context()
+        walk = context._start(context._begin(spawning=True))
+        if walk.over and self._launching:
+            # As an exception, so that an override of this method goes on in the daemon only.
+            raise _Launched(walk.daemon)
+        if walk.over:
+            os._exit(0)
+        self._context = context
+        if not self._launching:
+            self._ready()
+
+    def delpid(self) -> None:
+        """Leave the pid file, at the end of the daemon."""
+        if self._context is not None:
+            self._context.close()
+
+    # --- in the daemon
+
+    def _serve_and_exit(self) -> NoReturn:
+        """Never unwind into the launcher's frames: they are the launcher's."""
+        run_to_exit(self._serve)
+
+    def _serve(self) -> int:
+        """From `setup` to the end; the exit status."""
+        if self._context is None:  # daemonize() was overridden by one of its own making
+            self._context = self._make_context(detach=False)
+        context = self._context
+        error: BaseException | None = None
+        try:
+            self.setup()
+            self._ready()
+            return _status(self.run())
+        except SystemExit as ended:
+            error = ended
+            return _status(ended.code)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._end(context, error)
+
+    def _ready(self) -> None:
+        if self._said is not None:
+            self._said.tell(ready=True, text=None, reloads=0)
+        if self._context is not None and self._context.is_open:
+            self._context.ready()
+
+    def _end(self, context: DaemonContext, error: BaseException | None) -> None:
+        try:
+            self.cleanup()
+        finally:
+            if self._said is not None:
+                self._said.end()
+            context._ended(error)
+            self.delpid()
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM: a loop made of sleep() or every() finishes its round; anything else is left."""
+        if not self._looping:
+            raise Terminated(number)
+        self._opened().request_stop()
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        """SIGHUP: reload between two rounds; at once where run() has a loop of its own."""
+        self._reload_due = True
+        if not self._looping:
+            self._reload_if_due()
+
+    def _reload_if_due(self) -> None:
+        if not self._reload_due:
+            return
+        self._reload_due = False
+        failure = None
+        try:
+            self.on_reload()
+        except Exception as error:
+            from .failures import full_traceback
+
+            text = f"{type(error).__name__}: {error}"
+            failure = {"message": text, "traceback": full_traceback(error)}
+        if self._said is not None:
+            count = self._said.values.get("reloads", 0) + 1
+            self._said.tell(reloads=count, reload_error=failure)
+
+    # --- making the context
+
+    def _lock(self) -> PidFile:
+        return self.pidfile if isinstance(self.pidfile, PidFile) else PidFile(self.pidfile)
+
+    def _opened(self) -> DaemonContext:
+        if self._context is None:
+            raise DaemonError("sleep() and every() are for run(), in the daemon")
+        return self._context
+
+    def _make_context(self, *, detach: bool = True) -> DaemonContext:
+        lock = self._lock()
+        self._said = StatusFile(path_of(lock.path))
+        options = dict(self.options)
+        options["signal_map"] = self._signal_map(options.get("signal_map"))
+        options["steps"] = _with_status(options.get("steps"), self._said)
+        streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
+        if not detach:
+            streams = _kept_streams(streams)
+        options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
+        context = DaemonContext(**options)
+        context._between = self._reload_if_due
+        return context
+
+    def _signal_map(self, given: Any) -> dict[int, Any]:
+        """Ours, then what is given; a name is that of a method of the daemon, or of the context."""
+        merged = {
+            **default_signal_map(),
+            signal.SIGTERM: self._on_terminate,
+            signal.SIGHUP: self._on_hangup,
+            **dict(given or {}),
+        }
+        return {
+            number: getattr(self, target, target) if isinstance(target, str) else target
+            for number, target in merged.items()
+        }
+
+
+class _Launched(BaseException):
+    """In the launcher: the daemon is ready."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+
+def _with_status(steps: Any, file: StatusFile) -> Steps:
+    from .context import as_steps
+    from .steps import DEFAULT_STEPS
+
+    given = DEFAULT_STEPS if steps is None else as_steps(steps)
+    return (
+        given.insert_after("lock-pidfile", OpenStatus(file)) if "lock-pidfile" in given else given
+    )
+
+
+def _kept_streams(streams: dict[str, Any]) -> dict[str, Any]:
+    """In the foreground, a stream that is not given stays as it is."""
+    return {
+        name: number if given is None and _is_open(number) else given
+        for number, (name, given) in enumerate(streams.items())
+    }
+
+
+def _is_open(fd: int) -> bool:
+    from .descriptors import is_open
+
+    return is_open(fd)
+
+
+def _status(outcome: Any) -> int:
+    """The exit status that an outcome means: of `run`, or the code of a SystemExit."""
+    if outcome is None or isinstance(outcome, bool):
+        return 0
+    if isinstance(outcome, int):
+        return outcome & 0xFF
+    if isinstance(outcome, str):
+        print(outcome, file=sys.stderr)
+        return 1
+    return 0
+
+
+__all__ = ["Daemon", "DaemonOSEnvironmentError"]

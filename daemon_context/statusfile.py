@@ -1,0 +1,134 @@
+"""What a daemon tells others: a small JSON file beside the pid file.
+
+Ready or not, a few words about the state, and how the last reload ended. Nobody acts on a pid
+from it: who the daemon is, the pid file's lock tells. Mode 0600, because the words may be private;
+who may not read it gets None for its values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from time import time
+
+from .step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .options import Options
+    from .sequence import Walk
+
+SUFFIX = ".status"
+MODE = 0o600
+LARGEST = 1 << 16
+
+
+def path_of(pidfile: str) -> str:
+    """The status file that belongs to a pid file."""
+    return pidfile + SUFFIX
+
+
+def read(path: str) -> dict[str, Any] | None:
+    """What the daemon says; None if there is nothing, or nothing that this user may read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            found = json.loads(file.read(LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class StatusFile:
+    """The daemon's side: opened in the launcher, written by the daemon, removed at its end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+        self.in_reach = True  # not in a chroot, where the path would name another file
+        self.values: dict[str, Any] = {}
+
+    def begin(self, options: Options) -> None:
+        """Create the file anew, for the daemon's user. In the launcher, which holds the lock."""
+        self._unlink()
+        self.in_reach = options.chroot_directory is None
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.fd = os.open(self.path, flags, MODE)
+        os.fchmod(self.fd, MODE)
+        if options.owner_changes:
+            os.fchown(self.fd, options.uid, options.gid)
+
+    def tell(self, **values: Any) -> None:
+        """Replace what the file says. In the daemon."""
+        self.values.update(values, told=time())
+        data = json.dumps(self.values).encode() + b"\n"
+        if not (self.in_reach and self._replace(data)):
+            self._overwrite(data)
+
+    def end(self) -> None:
+        """Remove the file, or empty it where that is not permitted."""
+        try:
+            os.ftruncate(self.fd, 0)
+            os.close(self.fd)
+        finally:
+            self.fd = -1
+            if self.in_reach:
+                self._unlink()
+
+    def _replace(self, data: bytes) -> bool:
+        """Atomically; False where the daemon's user may not write in the directory."""
+        new = f"{self.path}.new"
+        try:
+            fd = os.open(
+                new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, MODE
+            )
+        except OSError:
+            return False
+        try:
+            os.write(fd, data)
+            os.rename(new, self.path)
+        except OSError:
+            os.close(fd)
+            os.unlink(new)
+            return False
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
+        return True
+
+    def _overwrite(self, data: bytes) -> None:
+        # In one write, so that a reader sees torn content only in the moment of the truncation,
+        # and reads again.
+        os.pwrite(self.fd, data, 0)
+        os.ftruncate(self.fd, len(data))
+
+    def _unlink(self) -> None:
+        try:
+            os.unlink(self.path)
+        except OSError:  # not there, or not permitted: then it has been emptied
+            pass
+
+
+class OpenStatus(Step):
+    """Create the status file beside the pid file, in the launcher."""
+
+    name = "open-status"
+    touches = frozenset({"descriptors"})
+    after = {"lock-pidfile": "only who holds the lock may replace what a dead daemon has said"}
+    remedy = "the pid file's directory must be writable for the launching user"
+
+    def __init__(self, file: StatusFile) -> None:
+        self.file = file
+
+    def describe(self, options: Options) -> str:
+        return f"create the status file {self.file.path!r}"
+
+    def apply(self, walk: Walk) -> None:
+        self.file.begin(walk.options)
+        self.file.fd = walk.acquire(self.file.fd)
+        walk.lasting.add(self.file.fd)
+
+    def undo(self, walk: Walk, memory: None) -> None:
+        walk.descriptors.discard(self.file.fd)
+        self.file.end()
