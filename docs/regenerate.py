@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Bring the generated parts of README.md and docs/*.md up to date; with --check only tell.
+
+    python docs/regenerate.py [--check]
+
+Two kinds of parts are generated, so that they can't say what the code does not do:
+
+* between ``<!-- generated: NAME -->`` and ``<!-- end -->``: a table made from the code;
+* a ``text`` block behind ``<!-- output -->`` and a ``python`` block: what that program prints.
+
+A python block behind ``<!-- fragment -->`` is no complete program: it is compiled, but not run.
+One behind ``<!-- arguments: start -->`` is run with these arguments. One behind
+``<!-- status: 3 -->`` ends with that status, the others with 0.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+from traces import TRACES  # noqa: E402
+
+from daemon_context import DEFAULT_STEPS, Step  # noqa: E402
+from tests import support  # noqa: E402
+
+PLACE = "/srv/app"  # stands for the directory in which a program was run
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAM = re.compile(
+    r"(?P<fragment><!-- fragment -->\n)?(?:<!-- arguments: (?P<arguments>[^\n]+?) -->\n)?"
+    r"(?:<!-- status: (?P<status>\d+) -->\n)?"
+    r"^```python\n(?P<code>.*?)^```\n"
+    r"(?:\n<!-- output -->\n```text\n(?P<output>.*?)^```\n)?",
+    re.M | re.S,
+)
+SECTION = re.compile(r"(<!-- generated: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
+
+
+class Program:
+    """A python block: its code, whether it is a fragment, and what it is said to print."""
+
+    def __init__(self, page: Path, match: re.Match[str]) -> None:
+        self.code = match["code"]
+        self.fragment = bool(match["fragment"])
+        self.arguments = (match["arguments"] or "").split()
+        self.status = int(match["status"] or 0)
+        self.output = match["output"]
+        line = page.read_text().count("\n", 0, match.start("code"))
+        self.place = f"{page.relative_to(ROOT)}:{line + 1}"
+
+    def run(self, box: support.Sandbox) -> subprocess.CompletedProcess[str]:
+        """Run it as from a shell: in a session of its own, so that our supervisor is not its."""
+        path = box.script(self.code, "app.py")
+        environ = {key: value for key, value in box.environ.items() if key != "INVOCATION_ID"}
+        return subprocess.run(
+            [sys.executable, str(path), *self.arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=box.path,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
+        )
+
+
+def programs(page: Path) -> Iterator[Program]:
+    """All python blocks of the page."""
+    return (Program(page, match) for match in PROGRAM.finditer(page.read_text()))
+
+
+def told(done: subprocess.CompletedProcess[str], place: Path) -> str:
+    """What a program has printed, with the numbers and places of this run replaced."""
+    text = (done.stdout + done.stderr).replace(str(place), PLACE)
+    return as_everywhere(text)
+
+
+def as_everywhere(text: str) -> str:
+    """Without what differs from run to run, or between users and machines."""
+    text = re.sub(r"^remark: .*\n", "", text, flags=re.M)
+    text = re.sub(r"\bpid([ =]|': )\d+", r"pid\g<1>4711", text)
+    return re.sub(r"has uid \d+ and gid \d+", "has uid 1000 and gid 1000", text)
+
+
+def steps_table() -> str:
+    """The steps, from `DEFAULT_STEPS` alone."""
+    lines = ["| # | step | process | what it does, and why |", "| --- | --- | --- | --- |"]
+    detach = DEFAULT_STEPS.index("detach")
+    for number, step in enumerate(DEFAULT_STEPS):
+        process = "launcher" if number < detach else "daemon" if number > detach else "all three"
+        what = " ".join((type(step).__doc__ or "").replace("``", "`").split())
+        lines.append(f"| {number + 1} | `{step.name}` | {process} | {what} |")
+    return "\n".join(lines) + "\n"
+
+
+def order_table() -> str:
+    """What must come before what, and why."""
+    lines = ["| step | must come after | because |", "| --- | --- | --- |"]
+    lines += [
+        f"| `{step.name}` | `{other}` | {reason} |"
+        for step in DEFAULT_STEPS
+        for other, reason in step.after.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def touches_table() -> str:
+    """What each step changes, and whether that can be undone."""
+    lines = ["| step | what it changes | undone when a start in the foreground fails |"]
+    lines.append("| --- | --- | --- |")
+    for step in DEFAULT_STEPS:
+        if step.touches:
+            undone = "no" if type(step).undo is Step.undo else "yes"
+            lines.append(f"| `{step.name}` | {', '.join(sorted(step.touches))} | {undone} |")
+    return "\n".join(lines) + "\n"
+
+
+def explain_output() -> str:
+    """``python -m daemon_context explain``, as an ordinary user in a terminal sees it."""
+    master, slave = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon_context", "explain"],
+            stdin=slave,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={key: value for key, value in os.environ.items() if key != "INVOCATION_ID"},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            check=True,
+        )
+    finally:
+        os.close(master)
+        os.close(slave)
+    text = as_everywhere(done.stdout)
+    return f"```text\n$ python -m daemon_context explain\n{text}```\n"
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "steps": steps_table,
+    "order": order_table,
+    "touches": touches_table,
+    "explain": explain_output,
+    **TRACES,
+}
+
+
+def sections(text: str) -> str:
+    """The page with its generated sections made anew."""
+    return SECTION.sub(lambda match: match[1] + SECTIONS[match["name"]]() + match[3], text)
+
+
+def _outputs(text: str, page: Path) -> str:
+    def fresh(match: re.Match[str]) -> str:
+        if match["output"] is None:
+            return match[0]
+        with tempfile.TemporaryDirectory() as directory:
+            for box in support.sandbox(Path(directory)):
+                output = told(Program(page, match).run(box), box.path)
+        start, end = (place - match.start() for place in match.span("output"))
+        return match[0][:start] + output + match[0][end:]
+
+    return PROGRAM.sub(fresh, text)
+
+
+def main() -> int:
+    """Bring all pages up to date. Returns the number of pages that were not."""
+    stale = 0
+    for page in PAGES:
+        text = page.read_text()
+        fresh = _outputs(sections(text), page)
+        if fresh != text:
+            stale += 1
+            print(f"{page.relative_to(ROOT)} is stale")
+            if "--check" not in sys.argv:
+                page.write_text(fresh)
+    return stale if "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
