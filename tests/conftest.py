@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,15 @@ from . import support
 def box(tmp_path: Path) -> Iterator[support.Sandbox]:
     """A sandbox for real programs; nothing of it survives the test."""
     yield from support.sandbox(tmp_path)
+
+
+@pytest.fixture
+def open_box() -> Iterator[support.Sandbox]:
+    """A sandbox that every user can reach and write to: pytest's are for their owner only."""
+    with tempfile.TemporaryDirectory(prefix="daemon-context-") as name:
+        path = Path(name)
+        path.chmod(0o1777)
+        yield from support.sandbox(path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -86,8 +86,10 @@ class Sandbox:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.mark = uuid.uuid4().hex
+        self.started: list[subprocess.Popen[str]] = []
         self.environ = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("COV_")},
+            # PYTHONUNBUFFERED, for one, would make every test of buffers pass.
+            **{k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTHON"))},
             MARK: self.mark,
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -126,10 +128,12 @@ class Sandbox:
         path = body if isinstance(body, Path) else self.script(body)
         for stream in ("stdin", "stdout", "stderr"):
             kwargs.setdefault(stream, subprocess.PIPE)
-        return subprocess.Popen(
+        program = subprocess.Popen(
             [*(prefix or []), sys.executable, "-B", str(path), *map(str, args)], text=True,
             cwd=self.path, env={**self.environ, **(env or {})}, **kwargs,
         )
+        self.started.append(program)
+        return program
 
     def pid(self, name: str = "d.pid") -> int:
         """The pid in a file of the sandbox, as soon as it is there."""
@@ -171,6 +175,52 @@ class Sandbox:
                     pass
             assert time.monotonic() < deadline, f"can't be killed: {left}"
             time.sleep(0.005)
+        for program in self.started:
+            program.wait()
+            for stream in (program.stdin, program.stdout, program.stderr):
+                if stream is not None:
+                    stream.close()
+
+
+class Terminal:
+    """A pseudo terminal; a program with ``setsid --ctty`` before it gets it as its own."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = os.openpty()
+        self.name = os.ttyname(self.slave)
+
+    @property
+    def streams(self) -> dict[str, int]:
+        """The arguments of `Sandbox.popen` that put the standard streams on it."""
+        return {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave}
+
+    def type(self, text: str) -> None:
+        r"""Type on its keyboard: ``\x03`` is Ctrl-C."""
+        os.write(self.master, text.encode())
+
+    def output(self) -> str:
+        """What is on its screen and was not read yet."""
+        os.set_blocking(self.master, False)
+        chunks = []
+        try:
+            while chunk := os.read(self.master, 1 << 16):
+                chunks.append(chunk)
+        except OSError:  # nothing more for now, or nobody has it open any more
+            pass
+        return b"".join(chunks).decode()
+
+    def hang_up(self) -> None:
+        """Take the terminal away."""
+        for fd in (self.master, self.slave):
+            if fd >= 0:
+                os.close(fd)
+        self.master = self.slave = -1
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hang_up()
 
 
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
@@ -180,3 +230,57 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
         yield box
     finally:
         box.end()
+
+
+def snapshot() -> dict[str, Any]:
+    """What a start may change in this process, by the words that steps use in `touches`."""
+    import resource
+
+    os.umask(umask := os.umask(0o077))
+    table = {}
+    for fd in range(256):  # and not by /proc, which may be out of reach
+        try:
+            found = os.fstat(fd)
+        except OSError:
+            continue
+        table[fd] = (found.st_dev, found.st_ino, os.get_inheritable(fd))
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    return {
+        "pid": os.getpid(),
+        "sid": os.getsid(0),
+        "pgid": os.getpgid(0),
+        "uid": os.getresuid(),
+        "gid": os.getresgid(),
+        "groups": os.getgroups(),
+        "environment": dict(os.environ),
+        "root": os.stat("/").st_ino,
+        "cwd": os.stat(".").st_ino,
+        "umask": umask,
+        "core": resource.getrlimit(resource.RLIMIT_CORE),
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        "descriptors": table,
+        "streams": [(id(s), getattr(s, "line_buffering", None)) for s in streams],
+    }
+
+
+def preload() -> None:
+    """Import what a start may import: who is nobody in a moment may not be able to read it."""
+    import pkgutil
+    from importlib import import_module
+
+    import daemon_context
+
+    for module in pkgutil.walk_packages(daemon_context.__path__, "daemon_context."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    for name in ("grp", "json", "pwd", "resource", "socket", "struct", "subprocess", "traceback"):
+        import_module(name)
+
+
+def become_nobody(*groups: int) -> None:
+    """For a program: go on as an ordinary user, wherever Python is installed."""
+    preload()
+    os.setgroups(groups)
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)

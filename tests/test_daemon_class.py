@@ -1,0 +1,541 @@
+"""The `Daemon` class, verb by verb, as a script is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from . import support
+
+HEARTBEAT = """
+    import os, signal, subprocess, sys, time
+    from daemon_context import Daemon
+
+    class Heartbeat(Daemon):
+        \"\"\"A heart that beats.\"\"\"
+        def setup(self):
+            print("setup", flush=True)
+            if os.path.exists(CONF + "-fails"):
+                raise RuntimeError("no blood")
+        def run(self):
+            for number in self.every(0.05):
+                self.tell(f"beat {number}")
+            print("loop ended", flush=True)
+        def cleanup(self):
+            print("cleanup", flush=True)
+        def on_reload(self):
+            with open(CONF) as file:
+                if file.read() == "bad":
+                    raise ValueError("bad configuration")
+            print("reloaded", flush=True)
+
+    CONF = os.path.abspath("conf")
+    if __name__ == "__main__":
+        Heartbeat("d.pid", stdout="d.log", stderr="d.log").main()
+"""
+
+
+@pytest.fixture
+def heartbeat(box: support.Sandbox) -> Path:
+    """A script with all the verbs."""
+    (box.path / "conf").write_text("good")
+    return box.script(HEARTBEAT, "heartbeat.py")
+
+
+def log(box: support.Sandbox) -> list[str]:
+    return (box.path / "d.log").read_text().splitlines()
+
+
+def test_verbs_and_exit_statuses(box: support.Sandbox, heartbeat: Path) -> None:
+    def verb(*words: str) -> tuple[int, str]:
+        done = box.run(heartbeat, *words)
+        assert not done.stderr
+        return done.returncode, done.stdout.strip()
+
+    assert verb("status") == (3, "Heartbeat: not running")
+    assert verb("stop") == (0, "Heartbeat: was not running")
+    code, said = verb("start")
+    pid = box.pid()
+    assert (code, said) == (0, f"Heartbeat: started, pid {pid}")
+    assert verb("start") == (0, f"Heartbeat: runs already, pid {pid}")
+    support.until(lambda: "beat" in verb("status")[1], what="its words in the status")
+    code, said = verb("status", "--json")
+    status = json.loads(said)
+    assert (code, status["state"], status["pid"]) == (0, "ready", pid)
+    assert status["visible"] is True
+    assert abs(status["since"] - (box.path / "d.pid").stat().st_mtime) < 60
+    assert verb("reload") == (0, f"Heartbeat: reloaded, pid {pid}")
+    code, said = verb("restart")
+    new = box.pid()
+    assert code == 0
+    assert said == f"Heartbeat: restarted, pid {new}"
+    assert new != pid
+    assert not support.alive(pid)
+    code, said = verb("stop")
+    assert code == 0
+    assert said.startswith(f"Heartbeat: stopped (pid {new}")
+    assert not support.alive(new)
+    assert sorted(p.name for p in box.path.glob("d.*")) == ["d.log"]
+    assert log(box) == [
+        "setup",
+        "reloaded",
+        "loop ended",
+        "cleanup",
+        "setup",
+        "loop ended",
+        "cleanup",
+    ]
+
+
+def test_reload_that_fails_keeps_the_old_configuration(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    assert box.run(heartbeat, "reload").returncode == 7
+    box.run(heartbeat, "start")
+    pid = box.pid()
+    (box.path / "conf").write_text("bad")
+    done = box.run(heartbeat, "reload")
+    assert done.returncode == 1
+    assert "old configuration" in done.stderr
+    assert "ValueError: bad configuration" in done.stderr
+    assert "on_reload" in done.stderr
+    assert support.alive(pid)
+    (box.path / "conf").write_text("good")
+    assert box.run(heartbeat, "reload").returncode == 0
+    assert "reloaded" in log(box)
+
+
+def test_setup_that_fails_fails_the_start(box: support.Sandbox, heartbeat: Path) -> None:
+    (box.path / "conf-fails").touch()
+    done = box.run(heartbeat, "start")
+    assert done.returncode == 1
+    assert "RuntimeError" in done.stderr
+    assert "no blood" in done.stderr
+    box.settled()
+    assert not (box.path / "d.pid").exists()
+    assert not (box.path / "d.pid.status").exists()
+
+
+def test_restart_whose_checks_fail_keeps_the_old_daemon(box: support.Sandbox) -> None:
+    script = box.script("""
+        import sys
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.sleep()
+        D("d.pid", working_directory=sys.argv.pop(1)).main()
+    """)
+    assert box.run(script, "/", "start").returncode == 0
+    pid = box.pid()
+    done = box.run(script, "/nope", "restart")
+    assert done.returncode != 0
+    assert "'/nope'" in done.stderr
+    assert support.alive(pid)
+    assert box.pid() == pid
+
+
+@pytest.mark.parametrize(
+    ("verb", "status"), [("", 2), ("dance", 2)], ids=["no verb", "unknown verb"]
+)
+def test_usage(box: support.Sandbox, heartbeat: Path, verb: str, status: int) -> None:
+    done = box.run(heartbeat, *([verb] if verb else []))
+    assert done.returncode == status
+    assert "usage" in done.stderr
+
+
+def test_not_configured(box: support.Sandbox) -> None:
+    done = box.run(
+        """
+        from daemon_context import Daemon
+        Daemon("d.pid", umask="rw").main()
+        """,
+        "start",
+    )
+    assert done.returncode == 6
+    assert "umask='rw'" in done.stderr
+
+
+@pytest.mark.root
+def test_no_permission(box: support.Sandbox, heartbeat: Path) -> None:
+    box.path.chmod(0o755)
+    box.run(heartbeat, "start")
+    pid = box.pid()
+    script = box.script(
+        """
+        import os, resource, sys
+        from daemon_context import Daemon
+        class D(Daemon): pass
+        try:  # what is imported late may be out of reach for this user
+            D("other.pid").main(["stop"])
+        except SystemExit:
+            os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        D("d.pid").main()
+    """,
+        "stranger.py",
+    )
+    for parent in (box.path, *box.path.parents[:-2]):
+        parent.chmod(0o755)
+    for verb in ("stop", "reload", "start"):
+        done = box.run(script, verb)
+        assert done.returncode == (0 if verb == "start" and "already" in done.stdout else 4), (
+            verb,
+            done,
+        )
+    done = box.run(script, "status", "--json")
+    assert done.returncode == 0, done
+    status = json.loads(done.stdout.splitlines()[-1])
+    assert (status["state"], status["pid"], status["text"]) == ("running", pid, None)
+    assert support.alive(pid)
+
+
+def test_dead_daemon_is_reported_and_started_anew(box: support.Sandbox, heartbeat: Path) -> None:
+    box.run(heartbeat, "start")
+    pid = box.pid()
+    os.kill(pid, signal.SIGKILL)
+    support.gone(pid)
+    done = box.run(heartbeat, "status")
+    assert done.returncode == 1
+    assert f"it was pid {pid}" in done.stdout
+    assert box.run(heartbeat, "stop").returncode == 0
+    assert box.run(heartbeat, "start").returncode == 0
+    assert support.alive(box.pid())
+
+
+def test_plain_loop_ends_on_sigterm(box: support.Sandbox) -> None:
+    script = box.script("""
+        import time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                while True:
+                    time.sleep(1)
+            def cleanup(self):
+                print("cleanup", flush=True)
+        D("d.pid", stdout="d.log").main()
+    """)
+    box.run(script, "start")
+    pid = box.pid()
+    assert box.run(script, "stop").returncode == 0
+    assert not support.alive(pid)
+    assert log(box) == ["cleanup"]
+
+
+STUBBORN = """
+    import os, signal, subprocess, sys, time
+    from daemon_context import Daemon
+    class D(Daemon):
+        def run(self):
+            child = subprocess.Popen([sys.executable, "-c",
+                "import signal, time; signal.signal(15, signal.SIG_IGN);"
+                "print(1, flush=True); time.sleep(600)"],
+                stdout=subprocess.PIPE)
+            child.stdout.readline()
+            print(child.pid, flush=True)
+            while True:
+                try: time.sleep(600)
+                except BaseException: pass
+    d = D("d.pid", stdout="d.log", signal_map={signal.SIGTERM: None})
+    if sys.argv[1] == "stop":
+        print(d.stop(schedule=(("TERM", 0.2), ("KILL", 5))))
+    else:
+        d.main()
+"""
+
+
+def test_daemon_and_child_that_ignore_sigterm_are_killed(box: support.Sandbox) -> None:
+    script = box.script(STUBBORN)
+    assert box.run(script, "start").returncode == 0
+    child = int(box.text("d.log"))
+    pid = box.pid()
+    done = box.run(script, "stop")
+    assert done.returncode == 0, done
+    assert f"stopped (pid {pid}" in done.stdout
+    assert not support.alive(pid)
+    support.gone(child)
+
+
+def test_stopped_process_is_stopped(box: support.Sandbox) -> None:
+    script = box.script(STUBBORN)
+    box.run(script, "start")
+    pid = box.pid()
+    box.text("d.log")
+    os.kill(pid, signal.SIGSTOP)
+    support.until(lambda: support.state(pid) == "T")
+    done = box.run(script, "stop")
+    assert done.returncode == 0
+    assert not support.alive(pid)
+
+
+def test_run_foreground_keeps_the_terminal_and_the_lock(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    script = box.script("""
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                print("in the foreground", flush=True)
+                self.sleep()
+                return 7
+        D("d.pid").main()
+    """)
+    program = box.popen(script, "run")
+    assert program.stdout is not None
+    assert program.stdout.readline() == "in the foreground\n"
+    assert box.pid() == program.pid
+    assert box.run(heartbeat, "status", "--json").returncode == 0
+    assert "runs already" in box.run(script, "start").stdout
+    assert box.run(script, "stop").returncode == 0
+    assert program.wait(20) == 7
+    assert not (box.path / "d.pid").exists()
+
+
+def test_reload_in_a_plain_loop(box: support.Sandbox) -> None:
+    script = box.script("""
+        import time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                while True:
+                    time.sleep(1)
+            def on_reload(self):
+                print("reloaded", flush=True)
+        D("d.pid", stdout="d.log").main()
+    """)
+    box.run(script, "start")
+    assert box.run(script, "reload").returncode == 0
+    assert log(box) == ["reloaded"]
+
+
+def test_outcome_of_run_is_the_exit_status(box: support.Sandbox) -> None:
+    for outcome, status in [
+        ("return 3", 3),
+        ("return None", 0),
+        ("raise OSError(5)", 1),
+        ("raise SystemExit(4)", 4),
+    ]:
+        done = box.run(f"""
+            import ctypes, os, sys
+            from daemon_context import Daemon
+            ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+            class D(Daemon):
+                def run(self):
+                    self.sleep(0.01)
+                    {outcome}
+            pid = D("d.pid").start()
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """)
+        assert done.stdout.strip() == str(status), (outcome, done)
+
+
+RECIPE = """
+    import atexit, sys, time
+    from daemon_context import Daemon
+
+    class MyDaemon(Daemon):
+        def daemonize(self):
+            print("about to start", flush=True)
+            super().daemonize()
+            print("in the daemon", flush=True)
+        def delpid(self):
+            print("delpid", flush=True)
+            super().delpid()
+        def run(self):
+            while True:
+                time.sleep(1)
+
+    if __name__ == "__main__":
+        daemon = MyDaemon('d.pid', '/dev/null', 'd.log', 'd.log')
+        if len(sys.argv) == 2:
+            if 'start' == sys.argv[1]:
+                daemon.start()
+            elif 'stop' == sys.argv[1]:
+                daemon.stop()
+            elif 'restart' == sys.argv[1]:
+                daemon.restart()
+            else:
+                print("Unknown command")
+                sys.exit(2)
+            sys.exit(0)
+"""
+
+
+def test_class_written_against_the_recipe(box: support.Sandbox) -> None:
+    script = box.script(RECIPE)
+    done = box.run(script, "start")
+    assert (done.returncode, done.stdout) == (0, "about to start\n")
+    pid = box.pid()
+    assert box.run(script, "restart").returncode == 0
+    new = box.pid()
+    assert new != pid
+    assert box.run(script, "stop").returncode == 0
+    support.gone(new)
+    assert log(box) == ["in the daemon", "delpid"] * 2
+
+
+def test_daemonize_by_itself_returns_in_the_daemon_only(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import Daemon
+        class D(Daemon):
+            pass
+        d = D("d.pid", stdout="d.log")
+        d.daemonize()
+        print("daemon", flush=True)
+        d.sleep(30)
+    """)
+    assert done.returncode == 0, done
+    assert box.text("d.log") == "daemon\n"
+
+
+def test_foreign_pid_file_of_a_live_process_is_refused(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    innocent = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], env=box.environ
+    )
+    (box.path / "d.pid").write_text(f"{innocent.pid}\n")
+    done = box.run(heartbeat, "status")
+    assert done.returncode == 4
+    assert "nothing proves" in done.stdout
+    done = box.run(heartbeat, "stop")
+    assert done.returncode != 0
+    assert "nothing proves" in done.stderr
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait()
+
+
+@pytest.mark.root
+def test_reused_pid_is_never_signalled(box: support.Sandbox, heartbeat: Path) -> None:
+    """In a pid namespace of its own the daemon's number is really given to an innocent."""
+    script = box.script("""
+        import os, signal, subprocess, sys
+        run = lambda verb: subprocess.run([sys.executable, "heartbeat.py", verb],
+                                          capture_output=True, text=True)
+        assert run("start").returncode == 0
+        pid = int(open("d.pid").read())
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(pid - 1))
+        innocent = subprocess.Popen(["sleep", "600"])
+        assert innocent.pid == pid, (innocent.pid, pid)
+        print(run("status"), run("stop"), innocent.poll())
+        assert run("start").returncode == 0
+        assert run("stop").returncode == 0
+        assert innocent.poll() is None
+        print("innocent lives")
+        innocent.kill()
+    """)
+    done = box.run(script, prefix=["unshare", "-p", "-f", "--mount-proc", "--kill-child"])
+    assert done.stdout.endswith("innocent lives\n"), done
+
+
+def test_a_wait_is_shown_on_a_terminal_only(box: support.Sandbox) -> None:
+    import pty
+
+    script = box.script("""
+        import time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                for _ in self.every(3600):
+                    pass
+            def cleanup(self):
+                time.sleep(2.2)
+        D("d.pid").main()
+    """)
+    box.run(script, "start")
+    pid = box.pid()
+    parent, child = pty.openpty()
+    program = box.popen(script, "stop", stdout=child, stderr=child)
+    os.close(child)
+    said = b""
+    try:
+        while chunk := os.read(parent, 4096):
+            said += chunk
+    except OSError:
+        pass
+    assert program.wait(20) == 0
+    assert f"waiting for pid {pid} to end, 1 s" in said.decode(), said
+    os.close(parent)
+
+
+def test_many_daemons(box: support.Sandbox) -> None:
+    """Started, listed and stopped by one program."""
+    done = box.run(
+        textwrap.dedent("""
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.sleep()
+        daemons = [D(f"{n}.pid") for n in range(200)]
+        pids = {d.start() for d in daemons}
+        assert len(pids) == 200
+        assert {d.status().pid for d in daemons} == pids
+        assert all(d.status().state == "ready" for d in daemons)
+        for d in daemons:
+            d.stop()
+        assert all(d.status().state == "stopped" for d in daemons)
+        print("done")
+    """),
+        timeout=120,
+    )
+    assert done.stdout == "done\n", done
+    assert not list(box.path.glob("*.pid*"))
+
+
+def test_stop_races_with_the_daemons_own_end_and_with_restart(box: support.Sandbox) -> None:
+    done = box.run(
+        textwrap.dedent("""
+        import subprocess, sys
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.sleep(0.02)
+        for _ in range(20):
+            d = D("d.pid")
+            d.start()
+            racing = subprocess.Popen([sys.executable, "-c",
+                "from daemon_context import Daemon\\n"
+                "class D(Daemon):\\n"
+                "    def run(self): self.sleep(0.02)\\n"
+                "D('d.pid').restart()"], stderr=subprocess.DEVNULL)
+            d.stop()
+            racing.wait()
+            d.stop()
+            assert not d.status().is_running, d.status()
+        print("done")
+    """),
+        timeout=120,
+    )
+    assert done.stdout == "done\n", done
+
+
+@pytest.mark.root
+def test_daemon_in_a_chroot_says_how_it_is(box: support.Sandbox) -> None:
+    """Also where the chroot has the pid file's directory in it, under the same path."""
+    inside = box.path / "jail" / str(box.path)[1:]
+    inside.mkdir(parents=True)
+    script = box.script(f"""
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.tell("in jail")
+                for _ in self.every(0.1):
+                    pass
+        D("d.pid", chroot_directory={str(box.path / "jail")!r}).main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "in jail" in box.run(script, "status").stdout)
+    assert box.run(script, "reload").returncode == 0
+    assert box.run(script, "stop").returncode == 0
+    assert not list(inside.iterdir())
+    assert box.run(script, "status").returncode == 3

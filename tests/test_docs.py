@@ -1,0 +1,95 @@
+"""README and docs: every program in them runs, and what is generated in them is up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from . import support
+
+_spec = importlib.util.spec_from_file_location("regenerate", support.ROOT / "docs/regenerate.py")
+assert _spec
+assert _spec.loader
+regenerate = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(regenerate)
+
+PROGRAMS = [program for page in regenerate.PAGES for program in regenerate.programs(page)]
+README = (support.ROOT / "README.md").read_text()
+
+
+def named(items: list) -> dict:
+    return {
+        "argvalues": items,
+        "ids": [getattr(item, "place", None) or item.name for item in items],
+    }
+
+
+@pytest.mark.parametrize("program", **named([p for p in PROGRAMS if not p.fragment]))
+def test_every_program_works_and_prints_what_is_said(
+    program: regenerate.Program, box: support.Sandbox
+) -> None:
+    done = program.run(box)
+    assert done.returncode == program.status, done.stderr
+    if program.output is None:
+        assert done.stderr == ""
+    else:
+        assert regenerate.told(done, box.path) == program.output
+    daemons = box.processes()
+    if re.search(r"(daemon|self)\.(sleep\(\)|every\()", program.code):
+        assert daemons
+    for pid in daemons:
+        os.kill(pid, signal.SIGTERM)
+        support.gone(pid)
+    assert not list(box.path.glob("*.pid"))
+
+
+@pytest.mark.parametrize("program", **named([p for p in PROGRAMS if p.fragment]))
+def test_every_fragment_is_python(program: regenerate.Program) -> None:
+    compile(program.code, program.place, "exec")
+
+
+@pytest.mark.parametrize("page", **named(regenerate.PAGES))
+def test_what_is_made_from_the_code_is_up_to_date(page: Path) -> None:
+    text = page.read_text()
+    assert regenerate.sections(text) == text, "run: python docs/regenerate.py"
+
+
+@pytest.mark.parametrize("page", **named(regenerate.PAGES))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (support.ROOT / "docs/index.md").read_text()
+    pages = {page.name for page in regenerate.PAGES if page.parent.name == "docs"} - {"index.md"}
+    assert [page for page in sorted(pages) if f"({page})" not in index] == []
+
+
+@pytest.mark.parametrize("name", ["demo", "test"])
+def test_the_ci_run_takes_its_commands_from_the_readme(name: str) -> None:
+    block = re.search(rf"<!-- ci: {name} -->\n```sh\n(.*?)```\n", README, re.S)
+    assert block
+    taken = subprocess.run(
+        [support.ROOT / ".ci/run", "command", name], capture_output=True, text=True, check=True
+    )
+    assert taken.stdout == block[1]
+    assert len(block[1].splitlines()) == 1
+    for path in re.findall(r"\bexamples/\S+", block[1]):
+        assert (support.ROOT / path).exists()
+
+
+def test_every_option_is_in_the_table_of_options() -> None:
+    import inspect
+
+    from daemon_context import DaemonContext
+
+    text = (support.ROOT / "docs/context.md").read_text()
+    names = list(inspect.signature(DaemonContext).parameters)
+    assert [name for name in names if f"| `{name}` |" not in text] == []

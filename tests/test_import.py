@@ -1,0 +1,183 @@
+"""What importing the package costs, its names, its errors, and systems that are not Linux."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import pickle
+from typing import Any
+
+import lockfile
+import pytest
+
+import daemon_context
+import daemon_context.pidfile
+import daemon_context.steps
+from daemon_context import errors, lockerrors
+
+from . import support
+
+PUBLIC = {
+    "AlreadyRunning", "DEFAULT_STEPS", "DaemonContext", "DaemonError", "DaemonOSEnvironmentError",
+    "DaemonProcessDetachError", "PidFile", "Step", "StepError", "Steps", "default_signal_map",
+}  # fmt: skip
+HEAVY = {
+    "asyncio", "ctypes", "dataclasses", "enum", "inspect", "json", "lockfile", "logging", "signal",
+    "socket", "subprocess", "traceback", "typing",
+}  # fmt: skip
+
+
+def loaded(box: support.Sandbox, code: str) -> set[str]:
+    """What the code loads in a bare interpreter."""
+    done = box.run(
+        f"import sys; sys.path[:0] = [{str(support.ROOT)!r}]\n{code}\n"
+        "print(*sys.modules, file=sys.__stdout__, flush=True)",
+        prefix=None,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return set(done.stdout.split())
+
+
+def test_importing_loads_nothing_heavy(box: support.Sandbox) -> None:
+    bare = loaded(box, "")
+    found = loaded(box, "import daemon_context; daemon_context.DaemonContext()")
+    assert "daemon_context.context" in found
+    assert not (found - bare) & HEAVY
+    assert not {name.partition(".")[0] for name in found - bare} & HEAVY
+
+
+def test_a_start_loads_nothing_heavy(box: support.Sandbox) -> None:
+    bare = loaded(box, "")
+    start = """
+import os
+from daemon_context import DaemonContext
+context = DaemonContext(detach_process=True, pidfile="d.pid", stdout="log")
+context.open()
+print(*sys.modules)
+context.close()
+os._exit(0)
+"""
+    box.run(box.script(f"import sys\n{start}"))
+    found = set(box.text("log").split())
+    assert "daemon_context.report" in found
+    assert not (found - bare) & (HEAVY - {"socket"})
+
+
+def test_all_public_names_are_there() -> None:
+    assert set(daemon_context.__all__) >= PUBLIC
+    for name in daemon_context.__all__:
+        assert getattr(daemon_context, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        daemon_context.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+    for name in ("PidFile", "TimeoutPIDLockFile", "PIDLockFile"):
+        assert issubclass(getattr(daemon_context.pidfile, name), daemon_context.PidFile)
+    for step in daemon_context.DEFAULT_STEPS:
+        assert type(step) is getattr(daemon_context.steps, type(step).__name__)
+
+
+def test_names_that_are_loaded_late_can_be_imported(box: support.Sandbox) -> None:
+    done = box.run("""
+        from daemon_context import AlreadyRunning, PidFile
+        import lockfile
+        print(issubclass(AlreadyRunning, lockfile.AlreadyLocked), PidFile.__name__)
+    """)
+    assert (done.stdout, done.stderr) == ("True PidFile\n", "")
+
+
+# --- errors
+
+KINDS: list[type[daemon_context.DaemonError]] = sorted(
+    {
+        kind
+        for module in (errors, lockerrors)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, errors.DaemonError)
+    },
+    key=lambda kind: kind.__name__,
+)
+FACTS: dict[str, Any] = {
+    "step": "set-umask", "path": "/run/x.pid", "pid": 42, "errno": errno.EACCES,
+    "exit_status": 3, "signal_number": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_survive_pickling_with_their_data(kind: type[errors.DaemonError]) -> None:
+    error = kind("a message", **FACTS)
+    error.add_note("a note")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert type(again) is kind
+        assert str(again) == "a message"
+        assert {fact: getattr(again, fact) for fact in FACTS} == FACTS
+        assert again.__notes__ == ["a note"]
+    assert str(copy.copy(error)) == "a message"
+    bare = pickle.loads(pickle.dumps(kind("only words")))
+    assert (str(bare), bare.step, bare.errno) == ("only words", None, None)
+
+
+def test_unknown_facts_are_a_mistake_of_ours() -> None:
+    with pytest.raises(TypeError, match="shoe_size"):
+        daemon_context.DaemonError("x", shoe_size=43)
+
+
+def test_errors_are_caught_as_those_of_python_daemon_and_lockfile() -> None:
+    assert len(KINDS) >= 12
+    assert issubclass(errors.DaemonOSEnvironmentError, (errors.DaemonError, OSError))
+    assert issubclass(errors.DaemonOSEnvironmentError, OSError)
+    assert issubclass(errors.DaemonProcessDetachError, OSError)
+    assert issubclass(errors.OptionError, ValueError)
+    assert issubclass(lockerrors.AlreadyRunning, lockfile.AlreadyLocked)
+    assert issubclass(lockerrors.LockTimeout, lockfile.LockTimeout)
+    assert issubclass(lockerrors.PidFileError, lockfile.LockFailed)
+    assert issubclass(lockerrors.NotLocked, lockfile.NotLocked)
+    assert issubclass(lockerrors.NotMyLock, lockfile.NotMyLock)
+    assert all(issubclass(kind, daemon_context.DaemonError) for kind in KINDS)
+
+
+# --- elsewhere than on Linux
+
+NOT_LINUX = """
+    import fcntl, os, _signal, sys
+    # What CPython does not have on macOS.
+    for module, names in {
+        fcntl: ["F_OFD_SETLK", "F_OFD_GETLK", "F_OFD_SETLKW"],
+        os: ["pidfd_open", "getresuid", "getresgid", "setresuid", "setresgid", "O_PATH", "waitid",
+             "waitid_result", "P_PIDFD"],
+        _signal: ["pidfd_send_signal", "sigtimedwait", "sigwaitinfo"],
+    }.items():
+        for name in names:
+            if hasattr(module, name):
+                delattr(module, name)
+    from daemon_context import DaemonContext, DaemonError
+    try:
+        DaemonContext(detach_process=True, **eval(sys.argv[1])).open()
+    except DaemonError as error:
+        print(error)
+    else:
+        print("works")
+"""
+
+
+def test_without_linuxs_locks_a_pid_file_is_refused_with_the_reason(box: support.Sandbox) -> None:
+    done = box.run(NOT_LINUX, "dict(pidfile='d.pid')")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "open-file-description locks" in done.stdout
+    assert "operating system" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert not (box.path / "d.pid").exists()
+
+
+@pytest.mark.root
+def test_without_setresuid_a_change_of_owner_is_refused_with_the_reason(
+    box: support.Sandbox,
+) -> None:
+    done = box.run(NOT_LINUX, "dict(uid='nobody')")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "operating system has no setresuid()" in done.stdout
+
+
+def test_without_all_that_is_linuxs_own_it_detaches_all_the_same(box: support.Sandbox) -> None:
+    done = box.run(NOT_LINUX, "dict(stdout='log')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert box.text("log") == "works\n"

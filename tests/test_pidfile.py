@@ -1,0 +1,861 @@
+"""The pid file: lockfile's interface, its content, and who holds its lock."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lockfile
+import pytest
+
+from daemon_context import AlreadyRunning, DaemonError, PidFile
+from daemon_context.errors import DaemonOSEnvironmentError, OptionError
+from daemon_context.lockerrors import LockTimeout, NotLocked, NotMyLock, PidFileError
+from daemon_context.pidfile import PIDLockFile, TimeoutPIDLockFile
+
+from . import support
+from .pidfiles import HOLDER, NOBODY, READER, Starter, held, kernel_owner, public_directory
+
+CLASSES = (PidFile, TimeoutPIDLockFile, PIDLockFile)
+
+
+@pytest.fixture
+def starter(box: support.Sandbox) -> Iterator[Starter]:
+    with Starter(box) as starter:
+        yield starter
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    with public_directory() as path:
+        yield path
+
+
+def started(starter: Starter, path: Path, **job: Any) -> int:
+    """Start a daemon, which must work; its pid."""
+    result = starter.start(path, **job)
+    assert result == {"status": 0}, result
+    pid = int(path.read_text())
+    assert support.alive(pid)
+    return pid
+
+
+def end(pid: int, number: int = signal.SIGTERM) -> None:
+    os.kill(pid, number)
+    support.gone(pid)
+
+
+# --- lockfile's interface
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_one_object_can_be_used_many_times(tmp_path: Path, kind: type[PidFile]) -> None:
+    path = tmp_path / "d.pid"
+    lock = kind(path)
+    before = support.descriptors(os.getpid())
+    for _ in range(5):
+        assert not lock.is_locked()
+        assert not lock.i_am_locking()
+        assert lock.read_pid() is None
+        lock.acquire()
+        assert path.read_bytes() == b"%d\n" % os.getpid()
+        assert lock.is_locked()
+        assert lock.i_am_locking()
+        assert lock.read_pid() == lock.owner() == os.getpid()
+        lock.release()
+        assert not path.exists()
+        with lock as entered:
+            assert entered is lock
+            assert path.exists()
+        assert not path.exists()
+    assert support.descriptors(os.getpid()) == before
+
+
+def test_to_acquire_twice_is_to_acquire_once(tmp_path: Path) -> None:
+    with PidFile(tmp_path / "d.pid") as lock:
+        lock.acquire()
+        assert lock.read_pid() == os.getpid()
+        lock.release()
+        assert not lock.is_locked()
+
+
+def test_constructing_touches_nothing_and_makes_the_path_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lock = PidFile("d.pid")
+    assert lock.path == str(tmp_path / "d.pid")
+    assert list(tmp_path.iterdir()) == []
+    assert PidFile(os.fsencode(tmp_path)).path == str(tmp_path)
+
+
+def test_the_parameters_of_python_daemon_and_lockfile(tmp_path: Path) -> None:
+    assert PidFile(tmp_path, timeout=1).timeout == 1
+    lock = TimeoutPIDLockFile(tmp_path, acquire_timeout=2)
+    assert lock.timeout == lock.acquire_timeout == 2
+    lock.acquire_timeout = 3
+    assert lock.timeout == 3
+    assert TimeoutPIDLockFile(tmp_path, 4).timeout == 4
+    assert TimeoutPIDLockFile(tmp_path).acquire_timeout is None
+    assert PIDLockFile(tmp_path, False, 5).timeout == 5
+    assert PIDLockFile(tmp_path, threaded=True, timeout=None).timeout is None
+
+
+@pytest.mark.parametrize("number", ["soon", b"", [], object()])
+def test_a_timeout_that_is_no_number_is_refused(tmp_path: Path, number: Any) -> None:
+    with pytest.raises(OptionError, match=r"timeout.*number of seconds"):
+        PidFile(tmp_path / "d.pid", timeout=number).acquire()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_can_not_be_one_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"pidfile='/a.x00b' can't be used: expected the path"):
+        PidFile("/a\0b").acquire()
+
+
+def test_release_without_the_lock(box: support.Sandbox) -> None:
+    path = box.path / "d.pid"
+    with pytest.raises(lockfile.NotLocked) as none:
+        PidFile(path).release()
+    assert isinstance(none.value, NotLocked)
+    assert none.value.path == str(path)
+    with held(box, HOLDER, path) as holder:
+        with pytest.raises(lockfile.NotMyLock) as other:
+            PidFile(path).release()
+        assert isinstance(other.value, NotMyLock)
+        assert other.value.pid == holder.pid
+        assert kernel_owner(path) == holder.pid
+
+
+def test_another_process_holds_it(box: support.Sandbox) -> None:
+    path = box.path / "d.pid"
+    with held(box, HOLDER, path) as holder:
+        lock = PidFile(path)
+        assert lock.is_locked()
+        assert not lock.i_am_locking()
+        assert lock.read_pid() == lock.owner() == holder.pid
+        for call in (lock.acquire, lock.__enter__, lock.break_lock, lambda: lock.acquire(-1)):
+            with pytest.raises(lockfile.AlreadyLocked) as caught:
+                call()
+            assert isinstance(caught.value, AlreadyRunning)
+            assert (caught.value.path, caught.value.pid) == (str(path), holder.pid)
+            assert f"already running with pid {holder.pid}" in str(caught.value)
+        lock.__exit__(None, None, None)
+        assert kernel_owner(path) == holder.pid
+    assert not path.exists()
+    with lock:
+        assert lock.owner() == os.getpid()
+
+
+def test_a_timeout_waits_and_then_says_so(box: support.Sandbox) -> None:
+    path = box.path / "d.pid"
+    with held(box, HOLDER, path) as holder:
+        for acquire in (
+            TimeoutPIDLockFile(path, acquire_timeout=0.05).acquire,
+            lambda: PidFile(path).acquire(timeout=0.05),
+            lambda: PidFile(path, timeout=20).acquire(timeout=0.05),
+        ):
+            with pytest.raises(lockfile.LockTimeout) as caught:
+                acquire()
+            assert isinstance(caught.value, LockTimeout)
+            assert (caught.value.path, caught.value.pid) == (str(path), holder.pid)
+            assert "0.05 seconds" in str(caught.value)
+        with pytest.raises(AlreadyRunning):
+            PidFile(path, timeout=20).acquire(timeout=0)
+
+
+@pytest.mark.parametrize("how", ["releases", "is killed"])
+def test_a_waiting_object_gets_the_lock_when_the_holder(box: support.Sandbox, how: str) -> None:
+    path = box.path / "d.pid"
+    waiter = box.script("""
+        import os, sys
+        from daemon_context import PidFile
+        with PidFile(sys.argv[1], timeout=60) as lock:
+            print(os.getpid(), lock.read_pid(), flush=True)
+    """)
+    with held(box, HOLDER, path) as holder:
+        waiting = box.popen(waiter, path, stderr=None)
+        support.until(
+            lambda: (
+                waiting.poll() is not None
+                or "anon_inode:[pidfd]" in support.descriptors(waiting.pid).values()
+            )
+        )
+        assert kernel_owner(path) == holder.pid
+        if how == "is killed":
+            holder.kill()
+        else:
+            assert holder.stdin is not None
+            holder.stdin.close()
+            holder.stdin = None
+        assert waiting.communicate(timeout=support.DEADLINE)[0] == f"{waiting.pid} {waiting.pid}\n"
+    assert waiting.returncode == 0
+    assert not path.exists()
+
+
+def test_break_lock_removes_what_is_stale(tmp_path: Path) -> None:
+    path = tmp_path / "d.pid"
+    path.write_text("1\n")
+    PidFile(path).break_lock()
+    assert not path.exists()
+    PidFile(path).break_lock()
+    assert not path.exists()
+
+
+def test_break_lock_leaves_a_lock_of_this_process(tmp_path: Path) -> None:
+    with PidFile(tmp_path / "d.pid") as lock:
+        with pytest.raises(AlreadyRunning, match="this process holds its lock already"):
+            lock.break_lock()
+        assert lock.i_am_locking()
+
+
+def test_a_second_object_for_the_same_file_neither_gets_nor_breaks_the_lock(
+    tmp_path: Path, box: support.Sandbox, starter: Starter
+) -> None:
+    path = tmp_path / "d.pid"
+    (tmp_path / "elsewhere").symlink_to(tmp_path)
+    with PidFile(path):
+        for other in (PidFile(path), PidFile(tmp_path / "elsewhere" / "d.pid")):
+            for timeout in (0, 0.02):
+                with pytest.raises(lockfile.LockError, match="this process holds its lock already"):
+                    other.acquire(timeout)
+            assert other.is_locked()
+            assert not other.i_am_locking()
+            assert other.owner() == other.read_pid() == os.getpid()
+            with pytest.raises(NotMyLock):
+                other.release()
+        # Opening the file again, and closing it, would have dropped the owner's lock.
+        assert starter.holder(path)[:2] == ["running", os.getpid()]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "pid"),
+    [
+        (b"123\n", 123),
+        (b"  0123", 123),
+        (b"123\nhello\n", 123),
+        (b"", None),
+        (b"\n", None),
+        (b"-1\n", None),
+        (b"0\n", None),
+        (b"12 13\n", None),
+        (b"4294967297\n", None),
+        (b"\0\0", None),
+        ("٣\n".encode(), None),
+        (b"1" * 1_000_000, None),
+    ],
+)
+def test_the_content_is_a_hint(tmp_path: Path, content: bytes, pid: int | None) -> None:
+    path = tmp_path / "d.pid"
+    path.write_bytes(content)
+    lock = PidFile(path)
+    assert lock.read_pid() == pid
+    assert lock.owner() is None
+    assert not lock.is_locked()
+
+
+def test_what_is_no_file_is_not_locked(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", tmp_path / "link", tmp_path / "fifo" / "d.pid"):
+        assert PidFile(path).read_pid() is None
+        assert not PidFile(path).is_locked()
+
+
+@pytest.mark.root
+def test_who_may_not_read_it_is_told_so(public: Path, starter: Starter) -> None:
+    """That nobody holds it would be a guess."""
+    (public / "closed").mkdir(mode=0o700)
+    reader = """
+        import os, sys
+        import daemon_context.lockerrors
+        from daemon_context import PidFile
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        try:
+            PidFile(sys.argv[1]).is_locked()
+        except daemon_context.lockerrors.PidFileError as error:
+            print(error.errno, error)
+    """
+    done = starter.box.run(reader, public / "closed" / "d.pid")
+    assert done.stdout.startswith("13 cannot read the pid file"), done
+
+
+# --- its errors
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs", "ours"),
+    [
+        (AlreadyRunning, lockfile.AlreadyLocked, DaemonError),
+        (LockTimeout, lockfile.LockTimeout, DaemonError),
+        (PidFileError, lockfile.LockFailed, DaemonOSEnvironmentError),
+        (NotLocked, lockfile.NotLocked, DaemonError),
+        (NotMyLock, lockfile.NotMyLock, DaemonError),
+    ],
+)
+def test_errors_are_lockfiles_and_ours_and_survive_pickling(
+    kind: type[DaemonError], theirs: type[Exception], ours: type[Exception]
+) -> None:
+    error = kind("cannot", path="/x", pid=5, errno=13, step="lock-pidfile")
+    error.add_note("a note")
+    assert isinstance(error, theirs)
+    assert isinstance(error, ours)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        copy = pickle.loads(pickle.dumps(error, protocol))
+        assert type(copy) is kind
+        assert str(copy) == "cannot"
+        assert copy.facts() == error.facts()
+        assert copy.__notes__ == ["a note"]
+
+
+# --- what a start makes of it
+
+
+@pytest.mark.parametrize("before", [None, 0o600, 0o666])
+@pytest.mark.parametrize("umask", [0o077, 0])
+def test_it_is_there_and_readable_before_the_launcher_exits(
+    starter: Starter, tmp_path: Path, before: int | None, umask: int
+) -> None:
+    path = tmp_path / "d.pid"
+    if before is not None:
+        path.touch()
+        path.chmod(before)
+    pid = started(starter, path, umask=umask)
+    assert path.read_bytes() == b"%d\n" % pid
+    assert path.stat().st_mode == 0o100644
+    assert starter.daemons == {pid}
+    assert kernel_owner(path) == PidFile(path).owner() == pid
+    end(pid)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("ending", ["pass", "daemon.close()", "raise SystemExit(3)", "1 / 0"])
+def test_it_is_removed_when_the_body_ends(box: support.Sandbox, ending: str) -> None:
+    done = box.run(f"""
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="d.pid", detach_process=True) as daemon:
+            {ending}
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    assert not (box.path / "d.pid").exists()
+
+
+def test_it_is_removed_on_a_signal_that_comes_as_soon_as_the_daemon_is_ready(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        import os, signal
+        from daemon_context import DaemonContext
+        class Context(DaemonContext):
+            def ready(self, status=""):
+                super().ready(status)
+                os.kill(os.getpid(), signal.SIGTERM)
+        with Context(pidfile="d.pid", detach_process=True) as daemon:
+            daemon.sleep()
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    assert not (box.path / "d.pid").exists()
+
+
+def test_a_relative_path_is_relative_to_the_launchers_directory(
+    starter: Starter, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    result = starter.start("d.pid", cwd=str(tmp_path / "there"))
+    assert result["status"] == 0
+    pid = int((tmp_path / "there" / "d.pid").read_text())
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    end(pid)
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_no_descriptor_of_it_is_left_in_the_launcher_or_in_programs(box: support.Sandbox) -> None:
+    done = box.run("""
+        import subprocess
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="d.pid", detach_process=True) as daemon:
+            child = subprocess.Popen(["sleep", "1000"], close_fds=False)
+            open("%s", "w").write(str(child.pid))
+            daemon.sleep()
+    """ % (box.path / "child"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    child = int(box.text("child"))
+    names = support.descriptors(child).values()
+    assert not [name for name in names if str(box.path) in name]
+    end(box.pid(), signal.SIGKILL)
+    with PidFile(box.path / "d.pid"):
+        assert support.alive(child)
+
+
+@pytest.mark.parametrize("kind", ["PidFile", "TimeoutPIDLockFile", "PIDLockFile"])
+def test_an_object_that_was_entered_and_left_before(box: support.Sandbox, kind: str) -> None:
+    done = box.run(f"""
+        from daemon_context import DaemonContext
+        from daemon_context.pidfile import {kind}
+        lock = {kind}("d.pid")
+        with lock:
+            pass
+        with DaemonContext(pidfile=lock, detach_process=True) as daemon:
+            daemon.sleep()
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    pid = box.pid()
+    assert kernel_owner(box.path / "d.pid") == pid
+    end(pid)
+    assert not (box.path / "d.pid").exists()
+
+
+HANDED_OVER = """
+    import os, sys
+    from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
+    from daemon_context.pidfile import PidFile
+    class Fail(Step):
+        def apply(self, walk):
+            raise OSError("failed on request")
+    lock = PidFile("d.pid")
+    lock.acquire()
+    options = {"chroot_directory": sys.argv[2]} if len(sys.argv) > 2 else {}
+    if sys.argv[1] == "fail":
+        options["steps"] = DEFAULT_STEPS.insert_after("write-pidfile", Fail())
+    try:
+        with DaemonContext(pidfile=lock, detach_process=True, **options) as daemon:
+            daemon.sleep()
+    except DaemonError as error:
+        assert error.step == "fail", error
+        import subprocess
+        asked = "import sys; from daemon_context import PidFile; print(PidFile('d.pid').owner())"
+        owner = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout
+        print(int(owner) == os.getpid() == lock.read_pid(), lock.i_am_locking())
+        lock.release()
+        print(os.path.exists("d.pid"))
+"""
+
+
+def test_a_lock_that_the_launcher_holds_is_handed_over(box: support.Sandbox) -> None:
+    done = box.run(HANDED_OVER, "work")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    pid = box.pid()
+    assert kernel_owner(box.path / "d.pid") == pid
+    with pytest.raises(AlreadyRunning, match=f"pid {pid}"):
+        PidFile(box.path / "d.pid").acquire()
+    end(pid)
+    assert not (box.path / "d.pid").exists()
+
+
+def test_a_lock_that_the_launcher_holds_is_its_own_again_after_a_failure(
+    box: support.Sandbox,
+) -> None:
+    done = box.run(HANDED_OVER, "fail")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\nFalse\n", "")
+    box.settled()
+
+
+@pytest.mark.root
+def test_a_held_lock_is_its_own_again_after_a_failure_in_a_chroot(box: support.Sandbox) -> None:
+    (box.path / "root").mkdir()
+    done = box.run(HANDED_OVER, "fail", box.path / "root")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\nFalse\n", "")
+    box.settled()
+
+
+# --- other context managers
+
+
+def test_lockfiles_own_pid_file(box: support.Sandbox) -> None:
+    program = box.script("""
+        import lockfile, os
+        from lockfile.pidlockfile import PIDLockFile
+        from daemon_context import DaemonContext, DaemonError
+        lock = PIDLockFile(os.path.abspath("d.pid"), timeout=-1)
+        try:
+            with DaemonContext(pidfile=lock, detach_process=True) as daemon:
+                daemon.sleep()
+        except lockfile.AlreadyLocked as error:
+            print(isinstance(error, DaemonError), error.step, error.path, error)
+    """)
+    done = box.run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    pid = box.pid()
+    done = box.run(program)
+    path = str(box.path / "d.pid")
+    assert done.stdout.startswith(f"True write-pidfile {path} cannot enter the pid file"), done
+    assert "is already locked" in done.stdout
+    assert box.processes() == {pid}
+    end(pid)
+    assert not (box.path / "d.pid").exists()
+
+
+def test_each_error_of_lockfile_keeps_its_class(box: support.Sandbox) -> None:
+    done = box.run("""
+        import lockfile
+        from daemon_context import DaemonContext, DaemonError
+        class Lock:
+            def __init__(self, error): self.error = error
+            def __enter__(self): raise self.error
+            def __exit__(self, *error): pass
+        for kind in (lockfile.AlreadyLocked, lockfile.LockTimeout, lockfile.LockFailed):
+            try:
+                DaemonContext(pidfile=Lock(kind("the words")), detach_process=True).open()
+            except kind as error:
+                print(isinstance(error, DaemonError), "the words" in str(error))
+        try:
+            DaemonContext(pidfile=Lock(RuntimeError("the words")), detach_process=True).open()
+        except DaemonError as error:
+            print(type(error).__name__, "RuntimeError: the words" in str(error))
+    """)
+    assert done.stdout.splitlines() == ["True True"] * 3 + ["StepError True"], done
+    box.settled()
+
+
+def test_a_context_manager_is_entered_in_the_daemon_and_left_by_close(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DaemonContext
+        class Lock:
+            def __enter__(self): self.note("entered")
+            def __exit__(self, *error): self.note(f"left {error}")
+            def note(self, text):
+                with open(os.environ["NOTES"], "a") as file:
+                    print(text, os.getpid(), file=file)
+        context = DaemonContext(pidfile=Lock(), detach_process=True)
+        context.open()
+        context._note = context.pidfile.note("body")
+    """, env={"NOTES": str(box.path / "notes")})  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    lines = box.text("notes").splitlines()
+    pid = lines[0].split()[-1]
+    assert lines == [f"entered {pid}", f"body {pid}", f"left (None, None, None) {pid}"]
+
+
+# --- where it can't be removed
+
+
+@pytest.mark.root
+def test_it_is_emptied_where_the_daemons_user_may_not_remove_it(
+    starter: Starter, public: Path
+) -> None:
+    path = public / "d.pid"
+    for _ in range(2):
+        pid = started(starter, path, options={"uid": NOBODY, "gid": NOBODY})
+        assert path.stat().st_uid == 0
+        assert path.stat().st_mode == 0o100644
+        end(pid)
+        assert path.read_bytes() == b""
+        assert not PidFile(path).is_locked()
+
+
+@pytest.mark.root
+def test_in_a_chroot_it_is_emptied(starter: Starter, public: Path, tmp_path: Path) -> None:
+    path = public / "d.pid"
+    root = tmp_path / "root"
+    (root / public.relative_to("/")).mkdir(parents=True)
+    (root / path.relative_to("/")).write_text("another file")
+    for _ in range(2):
+        pid = started(starter, path, options={"chroot_directory": str(root)})
+        opened = support.descriptors(pid).values()
+        assert str(public) not in opened, "a way out"
+        end(pid)
+        assert path.read_bytes() == b""
+    assert (root / path.relative_to("/")).read_text() == "another file"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("step", ["open-streams", "change-root", "write-pidfile"])
+def test_nothing_is_left_of_a_failed_start_with_a_chroot(
+    starter: Starter, tmp_path: Path, step: str
+) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "run").mkdir()
+    result = starter.start(
+        tmp_path / "run" / "d.pid",
+        options={"chroot_directory": str(tmp_path / "root")},
+        fail_after=step,
+    )
+    assert (result["status"], result["step"]) == (1, "fail")
+    assert list((tmp_path / "run").iterdir()) == []
+    assert starter.daemons == set()
+
+
+# --- who holds it
+
+
+def test_while_it_starts_nobody_owns_it(box: support.Sandbox, starter: Starter) -> None:
+    path = box.path / "d.pid"
+    path.write_text(f"{os.getpid()}\n")
+    os.mkfifo(box.path / "fifo")
+    program = box.popen("""
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Wait(Step):
+            def apply(self, walk):
+                open("fifo", "rb").read()
+        steps = DEFAULT_STEPS.insert_before("change-directory", Wait())
+        with DaemonContext(pidfile="d.pid", steps=steps, detach_process=True) as daemon:
+            daemon.sleep()
+    """, stdout=None, stderr=None)  # fmt: skip
+    with (box.path / "fifo").open("wb"):
+        assert starter.holder(path)[:2] == ["starting", None]
+        assert PidFile(path).owner() is None
+        assert PidFile(path).read_pid() is None
+        result = starter.start(path)
+        assert result["status"] == 1
+        assert "daemon_context.lockerrors.AlreadyRunning" in result["kinds"]
+        assert "is being started by another process; try again" in result["text"]
+    assert program.wait(support.DEADLINE) == 0
+    assert PidFile(path).owner() == box.pid()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("vanished", [False, True])
+def test_other_users_and_pid_namespaces(box: support.Sandbox, public: Path, vanished: bool) -> None:
+    path = public / "d.pid"
+    body = "open(sys.argv[1]).close()" if vanished else "pass"
+    done = box.run(f"""
+        import sys
+        from daemon_context import DaemonContext
+        options = {{"detach_process": True, "readiness": "explicit"}}
+        with DaemonContext(pidfile=sys.argv[1], **options) as daemon:
+            {body}
+            daemon.ready()
+            daemon.sleep()
+    """, path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pid = int(path.read_text())
+    ask = box.script("""
+        import os, sys
+        import daemon_context.locks
+        from daemon_context import PidFile
+        if sys.argv[2] != "root":
+            os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        lock = PidFile(sys.argv[1])
+        print(lock.owner(), lock.is_locked(), lock.holder())
+    """)
+    answers = [
+        box.run(ask, path, "root").stdout,
+        box.run(ask, path, "nobody").stdout,
+        box.run(ask, path, "root", prefix=["unshare", "-p", "-f", "--mount-proc"]).stdout,
+    ]
+    hidden = f"its lock is held by a process that can't be seen (the file says: pid {pid})\n"
+    if vanished:
+        assert kernel_owner(path) is None
+        assert answers == [
+            f"{pid} True the daemon is already running with pid {pid}\n",
+            f"None True {hidden}",
+            f"None True {hidden}",
+        ]
+    else:
+        assert answers == [
+            f"{pid} True the daemon is already running with pid {pid}\n",
+            f"{pid} True the daemon is already running with pid {pid}\n",
+            "None True the daemon is already running in another pid namespace\n",
+        ]
+    with pytest.raises(AlreadyRunning) as caught:
+        PidFile(path).acquire()
+    assert caught.value.pid == pid
+
+
+def test_a_zombie_holds_nothing(box: support.Sandbox) -> None:
+    done = box.run("""
+        import ctypes, os, signal, sys
+        from daemon_context import DaemonContext, PidFile
+        from tests import support
+        assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+        def start():
+            launcher = os.fork()
+            if not launcher:
+                with DaemonContext(pidfile="d.pid", detach_process=True) as daemon:
+                    daemon.sleep()
+            assert os.waitpid(launcher, 0)[1] == 0
+            return PidFile("d.pid").owner()
+        first = start()
+        os.kill(first, signal.SIGKILL)
+        support.until(lambda: support.state(first) == "Z")
+        print(PidFile("d.pid").owner(), PidFile("d.pid").read_pid() == first, flush=True)
+        second = start()
+        print(support.state(first), second != first)
+    """)
+    assert done.stdout == "None True\nZ True\n", done.stderr
+
+
+FORKING = """
+    import ctypes, os, sys, time
+    from daemon_context import DaemonContext
+    fork = os.fork if sys.argv[1] == "python" else ctypes.CDLL(None).fork
+    with DaemonContext(pidfile="d.pid", detach_process=True, readiness="explicit") as daemon:
+        child = fork()
+        if not child:
+            if sys.argv[2] == "exits":
+                sys.exit(0)
+            while True:
+                time.sleep(1000)
+        with open(f"/proc/{os.getpid()}/cwd/" + sys.argv[3], "w") as file:
+            file.write(str(child))
+        if sys.argv[2] == "exits":
+            os.waitpid(child, 0)
+        daemon.ready()
+        daemon.sleep()
+"""
+
+
+@pytest.mark.parametrize("fork", ["python", "native"])
+def test_a_child_that_exits_leaves_it_alone(box: support.Sandbox, fork: str) -> None:
+    done = box.run(FORKING, fork, "exits", box.path / "child")
+    assert (done.returncode, done.stderr) == (0, "")
+    pid = box.pid()
+    assert kernel_owner(box.path / "d.pid") == pid
+    assert int(box.text("child")) != pid
+    end(pid)
+    assert not (box.path / "d.pid").exists()
+
+
+def test_a_forked_child_does_not_hold_it_after_the_daemon(box: support.Sandbox) -> None:
+    done = box.run(FORKING, "python", "stays", box.path / "child")
+    assert (done.returncode, done.stderr) == (0, "")
+    end(box.pid(), signal.SIGKILL)
+    assert support.alive(int(box.text("child")))
+    with PidFile(box.path / "d.pid") as lock:
+        assert lock.owner() == os.getpid()
+
+
+def test_the_orphan_of_a_native_fork_is_named(box: support.Sandbox) -> None:
+    path = box.path / "d.pid"
+    done = box.run(FORKING, "native", "stays", box.path / "child")
+    assert (done.returncode, done.stderr) == (0, "")
+    child = int(box.text("child"))
+    assert PidFile(path).owner() == box.pid()
+    end(box.pid(), signal.SIGKILL)
+    assert PidFile(path).owner() is None
+    with pytest.raises(AlreadyRunning) as caught:
+        PidFile(path).acquire()
+    assert caught.value.pid == child
+    assert f"the daemon is dead, but its child (pid {child}) still holds its lock; end that" in str(
+        caught.value
+    )
+    end(child, signal.SIGKILL)
+    with PidFile(path) as lock:
+        assert lock.owner() == os.getpid()
+
+
+@pytest.mark.root
+def test_a_daemon_that_ends_unlocks_it_for_its_native_children_too(
+    starter: Starter, public: Path
+) -> None:
+    """Also where the file stays, because it can only be emptied."""
+    path = public / "d.pid"
+    done = starter.box.run(
+        FORKING.replace('pidfile="d.pid"', f'pidfile="{path}", uid=65534, gid=65534'),
+        "native",
+        "stays",
+        "../../dev/null",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    end(int(path.read_text()))
+    assert path.read_bytes() == b""
+    assert len(starter.daemons) == 1, "the native child"
+    assert starter.holder(path)[0] == "free"
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "length"),
+    [("record", 0, 0), ("record", 0, 1), ("record", 1, 1), ("ofd", 0, 0), ("ofd", 1, 1)],
+)
+def test_a_reader_is_no_daemon(starter: Starter, kind: str, start: int, length: int) -> None:
+    path = starter.box.path / "d.pid"
+    path.write_text("1\n")
+    with held(starter.box, READER, path, kind, start, length) as reader:
+        named = f"a reader (pid {reader.pid})" if kind == "record" else "a reader"
+        text = f"its lock is held by {named}, not a daemon"
+        pid = reader.pid if kind == "record" else None
+        assert starter.holder(path) == ["reader", pid, text]
+        assert PidFile(path).owner() is None
+        result = starter.start(path)
+        assert result["status"] == 1
+        assert "lockfile.LockFailed" in result["kinds"]
+        assert result["pid"] == pid
+        assert f"{text}; end that process" in result["text"]
+        assert path.read_text() == "1\n"
+        assert starter.daemons == {reader.pid}
+        waiting = starter.start(path, timeout=0.05)
+        assert "lockfile.LockTimeout" in waiting["kinds"]
+    end(started(starter, path))
+
+
+def test_a_reader_that_comes_during_the_start_is_named(box: support.Sandbox) -> None:
+    box.script(READER, "reader.py")
+    done = box.run("""
+        import subprocess, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        from daemon_context.lockerrors import PidFileError
+        class Interfere(Step):
+            def apply(self, walk):
+                args = [sys.executable, "reader.py", walk.options.pidfile.path, "record", "1", "1"]
+                reader = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                reader.stdout.readline()
+                self.reader = reader
+            def undo(self, walk, memory):
+                self.reader.communicate()
+        step = Interfere()
+        steps = DEFAULT_STEPS.insert_after("lock-pidfile", step)
+        try:
+            DaemonContext(pidfile="d.pid", steps=steps, detach_process=True).open()
+        except PidFileError as error:
+            print(f"held by a reader (pid {step.reader.pid}), not a daemon; end" in str(error))
+            print(error.step)
+    """)
+    assert done.stdout == "True\nwrite-pidfile\n", done.stderr
+    assert not (box.path / "d.pid").exists()
+    box.settled()
+
+
+def test_a_daemon_that_closes_every_descriptor_harms_nothing(box: support.Sandbox) -> None:
+    """The numbers of the lock's descriptors may be other files' by then."""
+    done = box.run("""
+        import os, sys
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="d.pid", detach_process=True, readiness="explicit") as daemon:
+            daemon.ready()
+            os.closerange(3, 1000)
+            for number in range(3):
+                file = os.open(f"{sys.argv[1]}/data{number}", os.O_RDWR | os.O_CREAT)
+                os.write(file, b"precious")
+            if not os.fork():
+                sys.exit()
+            os.wait()
+            os.fsync(file)
+            for fd in range(3, 6):
+                assert os.pread(fd, 8, 0) == b"precious"
+            os.write(3, b"!")
+    """, box.path)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    assert [box.text(f"data{n}") for n in range(3)] == ["precious!", "precious", "precious"]
+    with PidFile(box.path / "d.pid") as lock:
+        assert lock.i_am_locking()
+
+
+def test_removed_during_the_start(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
+        class Remove(Step):
+            def apply(self, walk):
+                os.unlink(walk.options.pidfile.path)
+        steps = DEFAULT_STEPS.insert_after("detach", Remove())
+        try:
+            DaemonContext(pidfile="d.pid", steps=steps, detach_process=True).open()
+        except DaemonError as error:
+            print(error)
+    """)
+    assert "cannot write the pid file" in done.stdout, done.stderr
+    assert "somebody removed or replaced it during the start" in done.stdout
+    assert not (box.path / "d.pid").exists()
+    box.settled()

@@ -1,0 +1,454 @@
+"""Pid file paths that can't be used, and files with any content: refused, or never in the way."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daemon_context import PidFile
+
+from . import support
+from .pidfiles import HOLDER, NOBODY, Starter, held, public_directory
+
+STRANGER = 12345
+
+
+@pytest.fixture
+def starter(box: support.Sandbox) -> Iterator[Starter]:
+    with Starter(box) as starter:
+        yield starter
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    with public_directory() as path:
+        yield path
+
+
+def end(pid: int, number: int = 15) -> None:
+    os.kill(pid, number)
+    support.gone(pid)
+
+
+def picture(directory: Path) -> dict[str, Any]:
+    """All that is in a directory, with content, owner, mode and links."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        facts = path.lstat()
+        content: Any = path.read_bytes() if stat.S_ISREG(facts.st_mode) else None
+        if stat.S_ISLNK(facts.st_mode):
+            content = os.readlink(path)
+        found[str(path)] = (facts.st_mode, facts.st_uid, facts.st_nlink, facts.st_ino, content)
+    return found
+
+
+def refused(starter: Starter, path: Path | str, words: str, **job: Any) -> dict[str, Any]:
+    """A start that must fail in the launcher, with these words and nothing else; its error."""
+    running = starter.daemons
+    result = starter.start(path, **job)
+    assert result["status"] == 1
+    assert result["step"] == "lock-pidfile"
+    assert result["path"] == os.path.abspath(path)
+    assert {"lockfile.LockFailed", "builtins.OSError"} <= set(result["kinds"])
+    text = result["text"]
+    assert text.startswith(f"cannot lock the pid file {os.path.abspath(path)!r}: "), text
+    assert words in text
+    assert re.search(r"; [a-z ]+.* \(step 2 of 14, lock-pidfile\)$", text), "no remedy in: " + text
+    assert "\n" not in text
+    assert starter.daemons == running
+    return result
+
+
+# --- what is there already
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def a_full_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "file").write_text("content")
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_socket(path: Path) -> None:
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+
+
+def a_device(path: Path) -> None:
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+
+def a_dangling_symlink(path: Path) -> None:
+    path.symlink_to(path.parent / "target")
+
+
+def a_looping_symlink(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def a_symlink(path: Path) -> None:
+    target = path.parent / "target"
+    target.write_text("precious")
+    path.symlink_to(target)
+
+
+def a_symlink_to_a_stale_pid_file(path: Path) -> None:
+    (path.parent / "target").write_text("1\n")
+    path.symlink_to("target")
+
+
+def a_hard_link(path: Path) -> None:
+    target = path.parent / "target"
+    target.write_text("precious")
+    path.hardlink_to(target)
+
+
+def a_strangers_file(path: Path) -> None:
+    path.write_text("precious")
+    path.chmod(0o666)
+    os.chown(path, STRANGER, STRANGER)
+
+
+def a_strangers_file_in_a_directory_of_its_own(path: Path) -> None:
+    a_strangers_file(path)
+    os.chown(path.parent, STRANGER, STRANGER)
+
+
+def a_strangers_file_in_a_sticky_directory(path: Path) -> None:
+    a_strangers_file(path)
+    path.parent.chmod(0o1777)
+
+
+SYMLINK = "it is a symlink, and none is followed"
+STRANGERS = f"it belongs to uid {STRANGER}, who could change it"
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "remedy"),
+    [
+        (a_directory, "it is a directory; ", "give the path of a file, such as "),
+        (a_full_directory, "it is a directory; ", "give the path of a file, such as "),
+        (a_fifo, "it is a FIFO, not a regular file", "give another path"),
+        (a_socket, "it is a socket, not a regular file", "give another path"),
+        (a_dangling_symlink, SYMLINK, "or remove the symlink"),
+        (a_looping_symlink, SYMLINK, "or remove the symlink"),
+        (a_symlink, SYMLINK, "give the path of the file itself"),
+        (a_symlink_to_a_stale_pid_file, SYMLINK, "give the path of the file itself"),
+        (a_hard_link, "the file has 2 names (hard links)", "remove this name"),
+        pytest.param(a_device, "it is a character device", "another path", marks=pytest.mark.root),
+        *(
+            pytest.param(make, STRANGERS, "remove it, or give a path", marks=pytest.mark.root)
+            for make in (
+                a_strangers_file,
+                a_strangers_file_in_a_directory_of_its_own,
+                a_strangers_file_in_a_sticky_directory,
+            )
+        ),
+    ],
+)
+def test_what_is_no_pid_file_is_refused_and_not_touched(
+    starter: Starter, tmp_path: Path, make: Callable[[Path], None], words: str, remedy: str
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    path = directory / "d.pid"
+    make(path)
+    before = picture(directory)
+    text = refused(starter, path, words)["text"]
+    assert remedy in text
+    assert picture(directory) == before
+    with pytest.raises(OSError, match=re.escape(words)):
+        PidFile(path).acquire()
+    with pytest.raises(OSError, match=re.escape(words)):
+        PidFile(path).break_lock()
+    assert picture(directory) == before
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("user", [0, NOBODY])
+def test_files_of_root_and_of_the_daemons_user_are_taken(
+    starter: Starter, public: Path, user: int
+) -> None:
+    path = public / "d.pid"
+    path.write_text("1\n")
+    os.chown(path, user, user)
+    result = starter.start(path, options={"uid": NOBODY, "gid": NOBODY})
+    assert result == {"status": 0}
+    end(int(path.read_text()))
+
+
+# --- where it can't be
+
+
+@pytest.mark.parametrize(
+    ("path", "number", "words", "remedy"),
+    [
+        ("no/d.pid", 2, "No such file or directory", "create that directory first"),
+        ("file/d.pid", 20, "is not a directory", "give a path in a directory"),
+        ("file/no/d.pid", 20, "Not a directory", "give a path in a directory"),
+        ("loop/d.pid", 40, "Too many levels of symbolic links", "mend the links in that path"),
+        ("n" * 256, 36, "File name too long", "give a shorter path"),
+        ("n/" * 3000 + "d.pid", 36, "File name too long", "give a shorter path"),
+        ("dangling/d.pid", 2, "No such file or directory", "create that directory first"),
+    ],
+)
+def test_where_no_file_can_be(
+    starter: Starter, tmp_path: Path, path: str, number: int, words: str, remedy: str
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "file").write_text("precious")
+    (directory / "loop").symlink_to("loop")
+    (directory / "dangling").symlink_to("nowhere")
+    before = picture(directory)
+    result = refused(starter, directory / path, words)
+    assert result["errno"] == number
+    assert remedy in result["text"]
+    assert picture(directory) == before
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("there", [False, True])
+def test_as_a_user_who_may_not_write_there(starter: Starter, public: Path, there: bool) -> None:
+    path = public / "d.pid"
+    if there:
+        path.write_text("1\n")
+    before = picture(public)
+    result = refused(starter, path, "Permission denied; do it as a user who may", uid=NOBODY)
+    assert result["errno"] == 13
+    assert picture(public) == before
+
+
+@pytest.mark.root
+def test_as_a_user_who_may_not_look_there(starter: Starter, public: Path) -> None:
+    (public / "closed").mkdir(mode=0o700)
+    refused(starter, public / "closed" / "d.pid", "Permission denied", uid=NOBODY)
+    assert list((public / "closed").iterdir()) == []
+
+
+@pytest.mark.root
+def test_a_user_may_keep_it_in_a_directory_of_its_own(starter: Starter, public: Path) -> None:
+    os.chown(public, NOBODY, NOBODY)
+    path = public / "d.pid"
+    assert starter.start(path, uid=NOBODY) == {"status": 0}
+    pid = int(path.read_text())
+    assert path.stat().st_uid == NOBODY
+    assert PidFile(path).owner() == pid
+    assert "already running" in starter.start(path, uid=NOBODY)["text"]
+    end(pid)
+    assert not path.exists()
+
+
+# --- file systems, mounted where nobody else sees them
+
+
+@pytest.fixture
+def mounting(box: support.Sandbox) -> Iterator[Starter]:
+    """Starts daemons in a mount namespace of its own."""
+    (box.path / "mnt").mkdir()
+    with Starter(box, prefix=["unshare", "--mount", "--propagation", "private"]) as starter:
+        yield starter
+
+
+def mounted(starter: Starter, options: str) -> tuple[str, Path]:
+    """Mount a tmpfs: its path in there, and the way to it from here."""
+    place = starter.box.path / "mnt"
+    starter.ask(run=["mount", "-t", "tmpfs", "-o", options, "none", str(place)])
+    return str(place / "d.pid"), Path(f"/proc/{starter.program.pid}/root{place}")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("there", [False, True])
+def test_on_a_read_only_file_system(mounting: Starter, there: bool) -> None:
+    path, seen = mounted(mounting, "size=1m")
+    if there:
+        (seen / "d.pid").write_text("1\n")
+    mounting.ask(run=["mount", "-o", "remount,ro", str(mounting.box.path / "mnt")])
+    before = picture(seen)
+    result = refused(mounting, path, "Read-only file system; give a path on a file system that")
+    assert result["errno"] == 30
+    assert picture(seen) == before
+
+
+@pytest.mark.root
+def test_where_inodes_are_used_up(mounting: Starter) -> None:
+    path, seen = mounted(mounting, "nr_inodes=2")
+    (seen / "file").touch()
+    result = refused(mounting, path, "No space left on device; make room there: blocks or inodes")
+    assert result["errno"] == 28
+    assert [entry.name for entry in seen.iterdir()] == ["file"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("there", [False, True])
+def test_where_blocks_are_used_up(mounting: Starter, there: bool) -> None:
+    path, seen = mounted(mounting, f"size={resource.getpagesize()}")
+    if there:
+        (seen / "d.pid").touch()
+    (seen / "file").write_text("x")
+    result = mounting.start(path)
+    assert (result["status"], result["errno"], result["step"]) == (1, 28, "write-pidfile")
+    assert "No space left on device; make room there" in result["text"]
+    assert [entry.name for entry in seen.iterdir()] == ["file"]
+    assert mounting.daemons == set()
+    (seen / "file").unlink()
+    assert mounting.start(path) == {"status": 0}
+    end(int((seen / "d.pid").read_text()))
+
+
+@pytest.mark.root
+def test_where_blocks_are_used_up_in_a_chroot(mounting: Starter) -> None:
+    """What the error needs must have been loaded before."""
+    path, seen = mounted(mounting, f"size={resource.getpagesize()}")
+    (seen / "file").write_text("x")
+    (mounting.box.path / "root").mkdir()
+    options = {"chroot_directory": str(mounting.box.path / "root")}
+    result = mounting.start(path, options=options)
+    assert (result["status"], result["errno"], result["step"]) == (1, 28, "write-pidfile")
+    assert [entry.name for entry in seen.iterdir()] == ["file"]
+    assert mounting.daemons == set()
+
+
+# --- a running daemon
+
+
+def test_a_running_daemon_is_named(box: support.Sandbox) -> None:
+    program = box.script("""
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="d.pid", detach_process=True) as daemon:
+            daemon.sleep()
+    """)
+    assert box.run(program).returncode == 0
+    pid = box.pid()
+    done = box.run(program)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == (
+        f"daemon_context.lockerrors.AlreadyRunning: cannot lock the pid file "
+        f"'{box.path / 'd.pid'}': the daemon is already running with pid {pid}; stop that one "
+        "first, or give this one a pid file of its own (step 2 of 14, lock-pidfile)"
+    )
+    assert box.processes() == {pid}
+    assert (box.path / "d.pid").read_text() == f"{pid}\n"
+    end(pid)
+    assert not (box.path / "d.pid").exists()
+
+
+def test_what_holds_the_lock_without_being_a_daemon(starter: Starter) -> None:
+    path = starter.box.path / "d.pid"
+    with held(starter.box, HOLDER, path) as holder:
+        result = starter.start(path)
+        assert (result["status"], result["pid"]) == (1, holder.pid)
+        assert "daemon_context.lockerrors.AlreadyRunning" in result["kinds"]
+
+
+# --- any content
+
+
+class Innocent:
+    """A process that notices every signal it gets, and a daemon must never signal."""
+
+    def __init__(self, box: support.Sandbox) -> None:
+        self.process = box.popen("""
+            import signal, sys
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, lambda number, frame: print(number, flush=True))
+            print("ready", flush=True)
+            sys.stdin.read()
+        """)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def end(self) -> str:
+        """What it was sent, at its end."""
+        assert support.alive(self.process.pid)
+        return self.process.communicate()[0]
+
+
+@pytest.fixture
+def innocent(box: support.Sandbox) -> Iterator[Innocent]:
+    process = Innocent(box)
+    yield process
+    assert process.end() == ""
+
+
+def starts(starter: Starter, path: Path) -> None:
+    """Started, refused a second time, and stopped: all as if the file had not been there."""
+    known = starter.daemons
+    assert starter.start(path) == {"status": 0}
+    daemon = int(path.read_text())
+    assert path.read_text() == f"{daemon}\n"
+    assert starter.daemons == known | {daemon}
+    assert f"already running with pid {daemon};" in starter.start(path)["text"]
+    end(daemon)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"garbage",
+        b"\0" * 64,
+        b"\xff\xfe1\n",
+        b"-1\n",
+        b"0\n",
+        b"1\n",
+        b"999999999999999999999\n",
+        b"{innocent}",
+        b"{innocent}\n",
+        b"  {innocent}\nand more\n",
+        b"-{innocent}\n",
+        b"{me}\n",
+        b"9" * (1 << 20),
+        b"\0" * (1 << 20),
+    ],
+    ids=lambda content: repr(content[:24])[2:-1],
+)
+def test_no_content_is_in_the_way(starter: Starter, innocent: Innocent, content: bytes) -> None:
+    path = starter.box.path / "d.pid"
+    content = content.replace(b"{innocent}", b"%d" % innocent.process.pid)
+    path.write_bytes(content.replace(b"{me}", b"%d" % os.getpid()))
+    starts(starter, path)
+
+
+ANY = st.one_of(
+    st.binary(max_size=200),
+    st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")),
+    st.integers().map(lambda number: b"%d\n" % number),
+    st.integers(1, 1 << 22).map(lambda number: b" %05d \n" % number),
+    st.tuples(st.binary(min_size=1, max_size=9), st.integers(1, 1 << 17)).map(
+        lambda pair: pair[0] * pair[1]
+    ),
+    st.sampled_from([b"%d", b"%d\n", b"-%d\n", b"\t%d\r\n", b"%d %d", b"+%d\n", b"%d\0"]),
+)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(content=ANY)
+def test_no_content_at_all(starter: Starter, innocent: Innocent, content: bytes) -> None:
+    path = starter.box.path / "d.pid"
+    path.write_bytes(content.replace(b"%d", b"%d" % innocent.process.pid))
+    assert PidFile(path).owner() is None
+    starts(starter, path)

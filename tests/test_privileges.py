@@ -1,0 +1,277 @@
+"""Privileges, where several things come together: chroot, foreground, threads, spawn, capabilities.
+
+What a plain change of owner does is in test_owner.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import pwd
+from typing import Any
+
+import pytest
+
+from . import support
+
+pytestmark = pytest.mark.root
+
+NOBODY = pwd.getpwnam("nobody")
+AS_ROOT = ["setpriv", "--groups=0,4,24,27"]
+PROGRAM = """
+    import os, sys
+    from pathlib import Path
+    from daemon_context import DaemonContext
+    from tests.support import preload
+    preload()
+    STATUS = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+
+    def tried():
+        found = {}
+        for name, call in {
+            "setuid": lambda: os.setuid(0), "seteuid": lambda: os.seteuid(0),
+            "setreuid": lambda: os.setreuid(0, 0), "setgid": lambda: os.setgid(0),
+            "setresgid": lambda: os.setresgid(0, 0, 0), "setgroups": lambda: os.setgroups([0]),
+            "chroot": lambda: os.chroot("/"), "0600": lambda: open("/secret"),
+            "0640": lambda: open("/group-secret"), "nice": lambda: os.nice(-5),
+        }.items():
+            try:
+                call()
+                found[name] = "worked"
+            except OSError as error:
+                found[name] = type(error).__name__
+        return found
+
+    def say(log):
+        status = os.open(f"{os.getpid()}/status", os.O_RDONLY, dir_fd=STATUS)
+        fields = dict(line.split(":\\t", 1) for line in open(status) if ":\\t" in line)
+        environ = {name: os.environ.get(name) for name in ("HOME", "USER", "LOGNAME")}
+        log.write(repr([fields, tried(), environ]))
+        log.close()
+
+    options = eval(sys.argv[1])
+    log = open("said", "w")
+"""
+OPENS = (
+    PROGRAM
+    + """
+    with DaemonContext(pidfile="d.pid", files_preserve=[log, STATUS], **options) as daemon:
+        say(log)
+"""
+)
+SPAWNS = (
+    PROGRAM
+    + """
+    before = Path("/proc/self/status").read_text().partition("voluntary")[0]
+    home = os.environ.get("HOME")
+    context = DaemonContext(pidfile="d.pid", files_preserve=[log, STATUS], **options)
+    context.spawn(say, log).wait()
+    def ids():
+        return os.getresuid(), os.getresgid(), os.getgroups(), os.environ.get("HOME")
+    assert ids() == ((0, 0, 0), (0, 0, 0), [0, 4, 24, 27], home), ids()
+    assert open("jail/secret").read()  # the launcher is root as before
+"""
+)
+POWERLESS = dict.fromkeys(
+    ("setuid", "seteuid", "setreuid", "setgid", "setresgid", "setgroups", "chroot", "0600", "0640",
+     "nice"), "PermissionError"
+)  # fmt: skip
+
+
+def jail(box: support.Sandbox) -> None:
+    """A root directory without a user database, but with root's secrets."""
+    (box.path / "jail").mkdir()
+    for name, mode in (("secret", 0o600), ("group-secret", 0o640)):
+        (box.path / "jail" / name).write_text("root's")
+        (box.path / "jail" / name).chmod(mode)
+
+
+def dropped(
+    box: support.Sandbox,
+    options: str,
+    program: str = OPENS,
+    prefix: list[str] = AS_ROOT,
+    **kwargs: Any,
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """What the kernel says about the daemon, what it tried in vain, and its environment."""
+    jail(box)
+    done = box.run(program, f"dict(chroot_directory='jail', {options})", prefix=prefix, **kwargs)
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    status, tried, environ = ast.literal_eval(box.text("said"))
+    return {key: value.strip() for key, value in status.items()}, tried, environ
+
+
+def require(status: dict[str, str], uid: int, gid: int, groups: set[int]) -> None:
+    """All four ids, the groups, and no capability that the process could use."""
+    assert status["Uid"].split() == [str(uid)] * 4
+    assert status["Gid"].split() == [str(gid)] * 4
+    assert {int(group) for group in status["Groups"].split()} == groups
+    for field in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(status[field], 16) == 0
+
+
+USER_DATABASE = [
+    "unshare", "--mount", "sh", "-c",
+    "mount --bind passwd /etc/passwd && mount --bind group /etc/group && exec \"$@\"", "sh",
+    *AS_ROOT,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", [OPENS, SPAWNS], ids=["open", "spawn"])
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("user", ["'feed'", "4001"])
+def test_everything_of_roots_is_gone_in_a_chroot_without_a_user_database(
+    open_box: support.Sandbox, user: str, detach: bool, program: str
+) -> None:
+    (open_box.path / "passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nfeed:x:4001:4002::/srv/feed:/bin/sh\n"
+    )
+    (open_box.path / "group").write_text("root:x:0:\nfeed:x:4002:\nlogs:x:4010:feed\nadm:x:4:\n")
+    options = f"uid={user}, initgroups=True, detach_process={detach}"
+    status, tried, environ = dropped(open_box, options, program, USER_DATABASE)
+    require(status, 4001, 4002, {4002, 4010})
+    assert tried == POWERLESS
+    assert environ == {"HOME": "/srv/feed", "USER": "feed", "LOGNAME": "feed"}
+
+
+def test_a_number_without_a_name_has_no_groups_to_get(open_box: support.Sandbox) -> None:
+    options = "uid=54321, gid=54322, initgroups=True, detach_process=True"
+    status, tried, environ = dropped(open_box, options)
+    require(status, 54321, 54322, {54322})
+    assert tried == POWERLESS
+    assert environ == {"HOME": "/", "USER": "54321", "LOGNAME": "54321"}
+
+
+def test_the_naive_way_fails_this_test(open_box: support.Sandbox) -> None:
+    """What the tests above are worth: setuid alone, as in many recipes, keeps root's groups."""
+    naive = (
+        PROGRAM
+        + """
+    os.chroot("jail")
+    os.setgid(65534)
+    os.setuid(65534)
+    say(log)
+    """
+    )
+    status, tried, _ = dropped(open_box, "", naive)
+    assert {int(group) for group in status["Groups"].split()} > {0, 4}
+    assert tried["0640"] == "worked"
+
+
+def test_a_group_alone_leaves_the_users_environment(open_box: support.Sandbox) -> None:
+    env = {"HOME": "/somewhere", "USER": "me", "LOGNAME": "me"}
+    status, _, environ = dropped(open_box, "gid=1, detach_process=True", env=env)
+    assert status["Uid"].split() == ["0"] * 4
+    assert status["Gid"].split() == ["1"] * 4
+    assert status["Groups"].split() == ["1"]
+    assert environ == env
+
+
+def test_in_the_foreground_every_thread_is_dropped(open_box: support.Sandbox) -> None:
+    done = open_box.run(
+        """
+        import os, threading
+        from pathlib import Path
+        from daemon_context import DaemonContext
+        go_on = threading.Event()
+        thread = threading.Thread(target=go_on.wait)
+        thread.start()
+        with DaemonContext(uid="nobody", detach_process=False, stdout=os.dup(1)):
+            tasks = list(Path("/proc/self/task").iterdir())
+            assert len(tasks) == 2
+            for task in tasks:
+                lines = (task / "status").read_text().splitlines()
+                print([line.split()[1:] for line in lines if line[:4] in ("Uid:", "Gid:", "Grou")])
+        go_on.set()
+    """,
+        prefix=AS_ROOT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    uid, gid = [str(NOBODY.pw_uid)] * 4, [str(NOBODY.pw_gid)] * 4
+    assert done.stdout == f"{[uid, gid, gid[:1]]}\n" * 2
+
+
+def test_what_root_has_opened_goes_on_if_it_is_preserved(open_box: support.Sandbox) -> None:
+    secret = open_box.path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    done = open_box.run("""
+        import os
+        from daemon_context import DaemonContext
+        kept, left = os.open("secret", os.O_RDONLY), os.open("secret", os.O_RDONLY)
+        with DaemonContext(uid="nobody", detach_process=True, stdout="log", files_preserve=[kept]):
+            print(os.read(kept, 9))
+            try:
+                print(os.read(left, 9))
+            except OSError as error:
+                print(error.strerror)
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    open_box.settled()
+    assert open_box.text("log") == 'b"root\'s"\nBad file descriptor\n'
+
+
+KEEPING = """
+    import ctypes
+    PR_SET_KEEPCAPS = 8
+    assert ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
+    from daemon_context import DaemonContext
+    DaemonContext(uid="nobody", detach_process=True, pidfile="d.pid", stdout="log").open()
+"""
+
+
+def test_capabilities_that_would_be_kept_are_refused(open_box: support.Sandbox) -> None:
+    # setuid(0) fails then, but any capability can be taken up again: capset(2).
+    done = open_box.run(KEEPING)
+    assert done.returncode == 1
+    assert "capabilities are kept" in done.stderr
+    assert "PR_SET_KEEPCAPS" in done.stderr
+    assert "change-owner" in done.stderr
+    open_box.settled()
+    assert not (open_box.path / "d.pid").exists()
+    assert not (open_box.path / "log").exists()
+
+
+def test_a_user_that_keeps_the_right_to_become_root_is_refused(open_box: support.Sandbox) -> None:
+    # Not root, but with root's capabilities for good: no change of owner is final then.
+    done = open_box.run("""
+        import ctypes, os
+        from daemon_context import DaemonContext
+        from tests.support import preload
+        preload()
+        PR_SET_SECUREBITS, NO_SETUID_FIXUP = 28, 4
+        assert ctypes.CDLL(None).prctl(PR_SET_SECUREBITS, NO_SETUID_FIXUP, 0, 0, 0) == 0
+        os.setgroups([])
+        os.setresgid(4001, 4001, 4001)
+        os.setresuid(4001, 4001, 4001)
+        DaemonContext(uid="nobody", detach_process=True, pidfile="d.pid").open()
+    """)
+    assert done.returncode == 1
+    assert "could be regained" in done.stderr
+    open_box.settled()
+    assert not (open_box.path / "d.pid").exists()
+
+
+def test_spawn_imports_nothing_from_the_new_root(open_box: support.Sandbox) -> None:
+    # What lies there, at the same places, would run as root.
+    done = open_box.run("""
+        import os, sys
+        from pathlib import Path
+        from daemon_context import DaemonContext
+        context = DaemonContext(chroot_directory="jail", pidfile="d.pid", stderr="log")
+        trap = "import os; os.write(2, b'it was imported')"
+        for path in sys.path:
+            place = Path("jail" + os.path.join("/", path))
+            (place / "daemon_context").mkdir(parents=True, exist_ok=True)
+            names = [f"daemon_context/{p.name}" for p in Path(path, "daemon_context").glob("*.py")]
+            for name in [*names, "traceback.py", "linecache.py"]:
+                (place / name).write_text(trap)
+        def target():
+            print("never written out but by us", end="")
+        context.stdout = "out"
+        context.spawn(target).wait()
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    open_box.settled()
+    assert open_box.text("out") == "never written out but by us"
+    assert (open_box.path / "log").read_text() == ""

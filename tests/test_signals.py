@@ -1,0 +1,526 @@
+"""The signal map, the end by a signal, and the sleep that a signal ends at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon_context import DaemonContext, OptionError
+from daemon_context.options import freeze
+
+from . import support
+
+FOREGROUND = """
+    import os, signal, subprocess, sys, threading, time
+    from daemon_context import DaemonContext
+    from tests.launching import report
+    context = DaemonContext(detach_process=False, working_directory=".", stdout=sys.stdout,
+                            stderr=sys.stderr, {options})
+    {before}
+    with context as daemon:
+        report("started", os.getpid())
+    {body}
+"""
+
+
+def foreground(
+    box: support.Sandbox, options: str = "", body: str = "daemon.sleep()", before: str = ""
+) -> Any:
+    """A program in the foreground, so that its exit status is seen; returns once it is open."""
+    started = run(box, options, body, before)
+    support.until(lambda: (box.path / "started").exists() or started.poll() is not None)
+    assert started.poll() is None, started.communicate()
+    return started
+
+
+def run(box: support.Sandbox, options: str = "", body: str = "", before: str = "") -> Any:
+    """The same, without waiting for it to be open."""
+    program = textwrap.dedent(FOREGROUND).format(
+        options=options,
+        body=textwrap.indent(textwrap.dedent(body), "    "),
+        before=textwrap.dedent(before),
+    )
+    return box.popen(program)
+
+
+def ended(program: Any) -> tuple[int, str, str]:
+    """Exit status, output and errors of the program."""
+    out, err = program.communicate(timeout=support.DEADLINE)
+    return program.returncode, out, err
+
+
+def daemon(box: support.Sandbox, options: str = "", body: str = "daemon.sleep()") -> int:
+    """A daemon; its pid."""
+    done = box.run(
+        f"""
+        import os, signal, subprocess, sys, threading, time
+        from daemon_context import DaemonContext
+        from tests.launching import report
+        with DaemonContext(pidfile="d.pid", stdout="log", stderr="log", working_directory=".",
+                           detach_process=True, {options}) as daemon:
+            {body}
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return box.pid()
+
+
+def numbers(pid: int, field: str) -> set[int]:
+    """Signals in a mask of /proc/PID/status."""
+    mask = int(support.status(pid)[field], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+
+# --- the map
+
+STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+
+
+def test_the_default_map(box: support.Sandbox) -> None:
+    pid = daemon(box)
+    assert numbers(pid, "SigIgn") >= STOPS
+    assert numbers(pid, "SigCgt") >= {signal.SIGTERM}
+    assert numbers(pid, "SigBlk") == set()
+    for number in STOPS:
+        os.kill(pid, number)
+    os.kill(pid, signal.SIGTERM)
+    support.gone(pid)
+    assert not (box.path / "d.pid").exists()
+
+
+def test_a_map_replaces_the_default_one(box: support.Sandbox) -> None:
+    pid = daemon(box, "signal_map={signal.SIGHUP: None}")
+    assert numbers(pid, "SigIgn") >= {signal.SIGHUP}
+    assert not numbers(pid, "SigIgn") & STOPS
+    assert signal.SIGTERM not in numbers(pid, "SigCgt")
+
+
+def test_an_empty_map_changes_nothing(box: support.Sandbox) -> None:
+    pid = daemon(box, "signal_map={}")
+    assert not (numbers(pid, "SigIgn") | numbers(pid, "SigCgt")) & {*STOPS, signal.SIGTERM}
+
+
+def test_targets_are_none_names_and_callables(box: support.Sandbox) -> None:
+    program = foreground(
+        box,
+        before="""
+    def seen(number, frame):
+        os.write(1, b"seen %d\\n" % number)  # print() must not be entered again
+    class Named(DaemonContext):
+        def reload(self, number, frame):
+            os.write(1, b"reload %d\\n" % (self is context))
+    context = Named(detach_process=False, stdout=sys.stdout, stderr=sys.stderr,
+                    working_directory=".")
+    context.signal_map = {signal.SIGUSR1: seen, signal.SIGHUP: "reload", signal.SIGUSR2: None,
+                          signal.SIGTERM: "request_stop", signal.SIGINT: signal.SIG_DFL}
+    """,
+    )
+    for number in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGHUP):
+        program.send_signal(number)
+        expected = {signal.SIGUSR1: "seen 10\n", signal.SIGHUP: "reload 1\n"}.get(number)
+        assert expected is None or program.stdout.readline() == expected
+    program.send_signal(signal.SIGTERM)
+    assert ended(program) == (0, "", "")
+
+
+def test_what_the_map_names_is_unblocked(box: support.Sandbox) -> None:
+    done = box.run("""
+        import signal
+        from daemon_context import DaemonContext
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
+        with DaemonContext(pidfile="d.pid", detach_process=True,
+                           signal_map={signal.SIGTERM: "terminate", signal.SIGHUP: None}) as daemon:
+            daemon.sleep()
+    """)
+    assert done.returncode == 0
+    pid = box.pid()
+    assert numbers(pid, "SigBlk") == {signal.SIGUSR1}
+    os.kill(pid, signal.SIGTERM)
+    support.gone(pid)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "{signal.SIGKILL: None}", "{signal.SIGSTOP: None}", "{999: None}", "{0: None}",
+        "{-1: None}", "{'SIGTERM': None}", "{None: None}", "{signal.SIGTERM: 'no_such_method'}",
+        "{signal.SIGTERM: 'umask'}", "{signal.SIGTERM: 7}", "{signal.SIGTERM: object()}",
+        "{signal.SIGTERM: []}", "7", "[1, 2]", "{32: None}", "{33: None}", "{15.5: None}",
+        "{True: None, signal.SIGKILL: None}",
+    ],
+)  # fmt: skip
+def test_a_map_that_cannot_work_is_refused_before_anything_has_changed(
+    box: support.Sandbox, bad: str, detach: bool
+) -> None:
+    done = box.run(f"""
+        import signal
+        from tests.launching import *
+        report("outcome", attempt(DaemonContext(
+            pidfile="d.pid", stdout="log", detach_process={detach}, signal_map={bad})))
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    outcome = json.loads(box.text("outcome"))
+    assert outcome["class"] == "OptionError"
+    assert "signal_map" in outcome["message"]
+    assert outcome["changed"] == {}
+
+
+TARGETS = st.one_of(
+    st.none(),
+    st.sampled_from(["terminate", "request_stop", "close", "no_such_method", "umask", ""]),
+    st.sampled_from([signal.SIG_IGN, signal.SIG_DFL, print, 7, object(), 1.5]),
+)
+MAPS = st.dictionaries(st.integers(-3, 70) | st.sampled_from(list(signal.Signals)), TARGETS)
+
+
+@given(MAPS)
+@settings(max_examples=300, deadline=None)
+def test_any_map_is_refused_or_resolved(signal_map: dict[int, Any]) -> None:
+    context = DaemonContext(detach_process=False, signal_map=signal_map)
+    before = dict(signal_map)
+    try:
+        frozen = freeze(context).signal_map
+    except OptionError:
+        pass
+    else:
+        assert set(frozen) == set(signal_map)
+        assert all(callable(h) or h in (signal.SIG_IGN, signal.SIG_DFL) for h in frozen.values())
+    assert signal_map == before
+
+
+def test_any_map_that_is_not_refused_works(box: support.Sandbox) -> None:
+    seed = random.randrange(1 << 30)
+    done = box.run(
+        """
+        import json, os, random, signal, sys
+        from daemon_context import DaemonContext, DaemonError
+
+        def handler(number, frame):
+            got.append(number)
+
+        rng = random.Random(int(sys.argv[1]))
+        targets = [None, "request_stop", handler, signal.SIG_IGN, signal.SIG_DFL, "umask", "no", 7]
+        worked = refused = 0
+        for _ in range(60):
+            chosen = rng.sample(range(1, 65), rng.randrange(1, 6))
+            wanted = {number: rng.choice(targets[:rng.choice((5, 8))]) for number in chosen}
+            signal.pthread_sigmask(signal.SIG_BLOCK, rng.sample(range(1, 32), 5))
+            process = os.fork()
+            if process == 0:
+                got = []
+                context = DaemonContext(detach_process=False, signal_map=wanted)
+                try:
+                    context.open()
+                except DaemonError as error:
+                    os._exit(1 if "signal_map" in str(error) else 2)
+                blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+                ok = not blocked & set(wanted)
+                for number, target in wanted.items():
+                    if target in (None, signal.SIG_IGN, handler, "request_stop"):
+                        os.kill(os.getpid(), number)
+                        ok = ok and (target is not handler or got.pop() == number)
+                stop = "request_stop" in wanted.values()
+                ok = ok and context.stop_requested == stop
+                os._exit(0 if ok else 3)
+            status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            if status not in (0, 1):
+                sys.exit(f"{wanted}: {status}")
+            worked, refused = worked + (status == 0), refused + (status == 1)
+        print(worked > 5 and refused > 5)
+        """,
+        seed,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", ""), seed
+
+
+# --- the end
+
+
+def test_sigterm_ends_with_status_0_in_the_foreground(box: support.Sandbox) -> None:
+    program = foreground(box, "pidfile='d.pid'", "time.sleep(1000)")
+    program.send_signal(signal.SIGTERM)
+    assert ended(program) == (0, "", "")
+    assert not (box.path / "d.pid").exists()
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
+def test_the_exit_status_of_a_daemon(box: support.Sandbox, number: str) -> None:
+    # Its adopter sees the exit status: of a daemon usually process 1, here this program.
+    done = box.run(
+        """
+        import ctypes, os, signal, subprocess, sys
+        from pathlib import Path
+        PR_SET_CHILD_SUBREAPER = 36
+        assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+        subprocess.run([sys.executable, "-c", '''if True:
+            from daemon_context import DaemonContext
+            with DaemonContext(pidfile="d.pid", detach_process=True) as daemon:
+                daemon.sleep()
+        '''], check=True)
+        daemon = int(Path("d.pid").read_text())
+        os.kill(daemon, getattr(signal, sys.argv[1]))
+        print(os.waitstatus_to_exitcode(os.waitpid(daemon, 0)[1]))
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            print("no other child")
+        """,
+        number,
+    )
+    expected = {"SIGTERM": "0", "SIGKILL": "-9"}[number]
+    assert (done.stdout, done.stderr) == (f"{expected}\nno other child\n", "")
+
+
+def test_terminate_explains_the_signal(box: support.Sandbox) -> None:
+    program = foreground(
+        box,
+        body="""
+        try:
+            time.sleep(1000)
+        except SystemExit as error:
+            print(error.code, error)
+            raise""",
+    )
+    program.send_signal(signal.SIGTERM)
+    assert ended(program) == (0, "0 terminated by SIGTERM\n", "")
+
+
+# --- sleeping
+
+LOOPS = {
+    "sleep": "daemon.sleep()",
+    "short sleeps": "while daemon.sleep(0.0005): pass",
+    "long sleep": "daemon.sleep(1e9)",
+    "every": "for _ in daemon.every(0.0005): pass",
+    "rare": "for _ in daemon.every(1e9): pass",
+    "thread": """
+        slept = []
+        thread = threading.Thread(target=lambda: slept.append(daemon.sleep()))
+        thread.start()
+        daemon.sleep()
+        thread.join()
+        assert slept == [False], slept""",
+    "many threads": """
+        threads = [threading.Thread(target=daemon.sleep) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+        daemon.sleep()
+        for thread in threads:
+            thread.join()""",
+    "only a thread": """
+        thread = threading.Thread(target=daemon.sleep)
+        thread.start()
+        thread.join()""",
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_stop_ends_every_kind_of_sleep(box: support.Sandbox, loop: str) -> None:
+    program = foreground(box, "signal_map={signal.SIGTERM: 'request_stop'}", LOOPS[loop])
+    program.send_signal(signal.SIGTERM)
+    assert ended(program) == (0, "", "")
+
+
+def test_no_wake_up_is_lost(box: support.Sandbox) -> None:
+    # Each round is stopped by one signal, at a moment that sweeps over all that a sleep does: a
+    # wake-up that got lost would never be made up for.
+    program = box.script("""
+        import os, random, signal, sys, time
+        from daemon_context import DaemonContext
+        rng = random.Random()
+        for round in range(500):
+            context = DaemonContext(detach_process=False, working_directory=".",
+                                    signal_map={signal.SIGUSR1: "request_stop"},
+                                    steps=[s for s in DaemonContext().steps
+                                           if s.name in ("install-signals", "report-ready")])
+            with context as daemon:
+                # The timer is started at once, and ends within the first moments of the sleep.
+                signal.signal(signal.SIGALRM, signal.getsignal(signal.SIGUSR1))
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 3e-4))
+                if round % 2:
+                    assert not daemon.sleep()
+                else:
+                    for _ in daemon.every(1000):
+                        pass
+                assert daemon.stop_requested
+        print("all ended")
+    """)
+    done = box.run(program, timeout=10)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all ended\n", "")
+
+
+def test_no_signal_from_outside_is_lost(box: support.Sandbox) -> None:
+    program = box.popen("""
+        import signal, sys
+        from daemon_context import DaemonContext
+        context = DaemonContext(detach_process=False, stdin=sys.stdin, stdout=sys.stdout,
+                                stderr=sys.stderr, signal_map={signal.SIGUSR1: "request_stop"})
+        context.open()
+        for round in range(500):
+            print(round, flush=True)
+            while context.sleep(1000):
+                pass
+            context.close()
+            context.open()
+    """)
+    for _ in range(500):
+        assert program.stdout.readline(), program.communicate()
+        deadline = time.monotonic() + random.uniform(0, 2e-4)
+        while time.monotonic() < deadline:
+            pass
+        program.send_signal(signal.SIGUSR1)
+    assert ended(program) == (0, "", "")
+
+
+def test_the_wake_up_descriptor_of_the_program_is_restored_and_gets_its_bytes(
+    box: support.Sandbox,
+) -> None:
+    program = foreground(
+        box,
+        "signal_map={signal.SIGTERM: 'request_stop', signal.SIGUSR1: lambda *a: None}",
+        """
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        print("go", flush=True)
+        daemon.sleep()
+        print(signal.set_wakeup_fd(-1) == writer)
+        print(list(os.read(reader, 100)))""",
+    )
+    assert program.stdout.readline() == "go\n"
+    program.send_signal(signal.SIGUSR1)
+    time.sleep(0.05)  # so that the two come in this order; both would do
+    program.send_signal(signal.SIGTERM)
+    status, out, err = ended(program)
+    assert (status, err) == (0, "")
+    restored, received = out.splitlines()
+    assert restored == "True"
+    assert sorted(json.loads(received)) == [signal.SIGUSR1, signal.SIGTERM]
+
+
+def test_a_handler_that_raises_ends_the_sleep_and_leaves_no_wake_up_descriptor(
+    box: support.Sandbox,
+) -> None:
+    program = foreground(
+        box,
+        body="""
+        try:
+            daemon.sleep()
+        finally:
+            print(signal.set_wakeup_fd(-1))""",
+    )
+    program.send_signal(signal.SIGTERM)
+    assert ended(program) == (0, "-1\n", "")
+
+
+def test_signals_that_stop_nothing_leave_all_sleeping_threads_alone(box: support.Sandbox) -> None:
+    program = foreground(
+        box,
+        "signal_map={signal.SIGTERM: 'request_stop', signal.SIGUSR1: lambda *a: None}",
+        """
+        threads = [threading.Thread(target=daemon.sleep) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for _ in range(200):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            daemon.sleep(0.0001)
+        print([thread.is_alive() for thread in threads], flush=True)
+        daemon.sleep()
+        for thread in threads:
+            thread.join()""",
+    )
+    assert program.stdout.readline() == f"{[True] * 5}\n"
+    program.send_signal(signal.SIGTERM)
+    assert ended(program) == (0, "", "")
+
+
+def test_a_stop_before_the_sleep_ends_it_too(box: support.Sandbox) -> None:
+    body = "daemon.request_stop(); print(daemon.sleep(), daemon.sleep(5), list(daemon.every(1)))"
+    assert ended(run(box, body=body)) == (0, "False False []\n", "")
+
+
+def test_sleep_says_whether_the_time_is_over(box: support.Sandbox) -> None:
+    body = "print(daemon.sleep(0), daemon.sleep(-1), daemon.sleep(0.01), daemon.stop_requested)"
+    assert ended(run(box, body=body)) == (0, "True True True False\n", "")
+
+
+def test_a_daemon_that_sleeps_does_not_wake(box: support.Sandbox) -> None:
+    pid = daemon(box)
+
+    def switches() -> int:
+        return int(support.status(pid)["voluntary_ctxt_switches"])
+
+    support.until(lambda: support.state(pid) == "S")
+    before = switches()
+    time.sleep(0.3)
+    assert switches() == before
+
+
+def test_a_stop_by_another_thread_ends_the_sleep(box: support.Sandbox) -> None:
+    body = "threading.Timer(0.05, daemon.request_stop).start(); print(daemon.sleep())"
+    assert ended(run(box, body=body)) == (0, "False\n", "")
+
+
+def test_a_stop_in_a_forked_child_is_not_one_of_the_daemon(box: support.Sandbox) -> None:
+    body = """
+        if os.fork() == 0:
+            daemon.request_stop()
+            os._exit(daemon.sleep())
+        print(os.wait()[1], daemon.sleep(0.01))"""
+    assert ended(run(box, body=body)) == (0, "0 True\n", "")
+
+
+# --- the daemon's own children
+
+
+def test_statuses_of_the_own_children_are_right_and_no_zombies_stay(box: support.Sandbox) -> None:
+    pid = daemon(
+        box,
+        body="""
+            statuses = [subprocess.run(["sh", "-c", f"exit {n}"]).returncode for n in range(9)]
+            statuses.append(subprocess.run(["sh", "-c", "kill -9 $$"]).returncode)
+            statuses.append(os.waitstatus_to_exitcode(os.system("exit 5")))
+            background = subprocess.Popen(["sleep", "0.01"])
+            daemon.sleep(0.05)
+            statuses.append(background.wait())
+            report("statuses", statuses)
+            daemon.sleep()""",
+    )
+    assert json.loads(box.text("statuses")) == [*range(9), -9, 5, 0]
+    assert not Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
+def test_sigchld_can_be_mapped(box: support.Sandbox) -> None:
+    program = foreground(
+        box,
+        before="""
+    def reap(number, frame):
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            os.write(1, b"%d\\n" % os.waitstatus_to_exitcode(status))
+    context.signal_map = {signal.SIGCHLD: reap, signal.SIGTERM: "request_stop"}""",
+        body="""
+        for status in (3, 4):
+            if os.fork() == 0:
+                os._exit(status)
+        daemon.sleep()""",
+    )
+    assert sorted(program.stdout.readline() for _ in range(2)) == ["3\n", "4\n"]
+    program.send_signal(signal.SIGTERM)
+    assert ended(program) == (0, "", "")
