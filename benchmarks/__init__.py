@@ -1,0 +1,4 @@
+"""How long becoming a daemon takes: this library, its peers, and the limits, interleaved.
+
+python -m benchmarks --help
+"""

@@ -1,0 +1,90 @@
+"""The page of the docs that a run writes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from .figures import Table
+from .plots import to_plots
+from .show import Run, cells
+
+INTRODUCTION = """\
+# Benchmarks
+
+What becoming a daemon costs: this library, its peers, and the limits. All figures of this page
+come from one run of one command, which also writes the page:
+
+```sh
+{command}
+```
+
+`python -m benchmarks` alone measures and prints; `--quick` takes less than two minutes, `--only
+NAME` takes one scenario, `--json FILE` keeps every sample, `--install` fetches Debian's peers and
+tools, as root. It needs the extra `bench`; the Python peers are installed into an environment of
+their own, in `.venv-bench`.
+
+How it is measured: all contenders of a table run in turn, round by round, so that the load of the
+machine meets all alike; a first round is thrown away. Medians, beside them the range in which the
+middle half of the samples lies, and ratios of medians. Times are CLOCK_MONOTONIC. Each sample is
+taken in a process apart that is the reaper of all that it starts: every daemon is stopped, and the
+kernel confirms that none is left.
+
+The contenders beside the libraries: the *bare double fork* is written by hand in Python, with a
+lock before the fork where there is a pid file: the limit in Python. *All steps inline* does by hand
+what PEP 3143 asks for. *daemon(3) in C* is the limit at all. None of the three tells its caller
+whether the daemon works; *bare, waits for ready* does, and nothing else: the limit for a launcher
+that has an answer. *python alone* is the interpreter's own start, of which nobody can save
+anything. Commands that run another program as a daemon (zdaemon, start-stop-daemon, …) are ready
+when the interpreter that they start is. The programs are in `benchmarks/programs/`.
+"""
+
+
+BY_HAND = """\
+*By hand* is what the limit reaches against the same reference, in the same run: written out, in
+one process after another, with none of the checks. A mark below it can't be met here."""
+
+
+def to_docs(run: Run, page: Path, directory: Path) -> None:
+    """Write the page, and its plots beside it."""
+    plots = to_plots(run, directory)
+    parts = [INTRODUCTION.format(command=run.command), _machine(run), _marks(run)]
+    parts.append("## Plots\n")
+    for title, path in plots:
+        parts.append(f"![{title}]({path.relative_to(page.parent).as_posix()})\n")
+    parts.append("## All figures\n")
+    for table in run.tables.values():
+        parts.append(_markdown(table))
+    page.write_text("\n".join(parts))
+
+
+def _machine(run: Run) -> str:
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    lines = [f"Measured on {date}, {run.rounds} rounds, in {run.seconds:.0f} seconds, on:\n"]
+    lines += ["| | |", "| --- | --- |"]
+    names = {"cpu": "processors", "python": "Python", "load": "load before the run"}
+    lines += [f"| {names.get(key, key)} | {value} |" for key, value in run.machine.items()]
+    if run.remarks:
+        lines += ["", *(f"- {remark[0].upper()}{remark[1:]}." for remark in run.remarks)]
+    return "\n".join(lines) + "\n"
+
+
+def _marks(run: Run) -> str:
+    lines = ["## Marks", "", *BY_HAND.splitlines(), "", "| what | mark | measured | by hand | |"]
+    lines.append("| --- | --- | ---: | ---: | --- |")
+    for mark in run.marks:
+        lines.append(
+            f"| {mark.what} | {mark.mark} | {mark.words} | {mark.lowest} | {mark.verdict} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    header, rows = cells(table)
+    lines = [f"### {table.title}", ""]
+    if table.note:
+        lines += [f"{table.note[0].upper()}{table.note[1:]}.", ""]
+    lines.append(f"| {' | '.join(header)} |")
+    lines.append(f"| --- |{' ---: |' * (len(header) - 1)}")
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"

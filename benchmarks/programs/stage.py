@@ -1,0 +1,131 @@
+"""What every program does beside becoming a daemon: set the scene, and tell what happened when.
+
+Kept to what the interpreter has loaded at its start anyway (`os`) or has built in (`time`), so that
+it costs all contenders the same and next to nothing. Times are CLOCK_MONOTONIC, which all
+processes share.
+"""
+
+import os
+import sys
+import time
+
+_get = os.environ.get
+pidfile = _get("BENCH_PIDFILE")
+signals = bool(_get("BENCH_SIGNALS"))
+kept = []  # descriptors that stay open
+_begun = _opening = 0
+_before = (0, 0, 0)
+
+
+def begin():
+    """The first line: before anything of the contender is imported."""
+    global _begun, _before
+    for name in filter(None, _get("BENCH_PRELOAD", "").split(",")):
+        __import__(name)
+    if _get("BENCH_DESCRIPTORS"):
+        _open_descriptors(int(_get("BENCH_DESCRIPTORS")))
+    if _get("BENCH_HEAP"):
+        _fill_heap(*map(int, _get("BENCH_HEAP").split(",")))
+    if _get("BENCH_STAGE") == "import":
+        _before = (time.process_time_ns(), len(sys.modules), _unique())
+    _begun = time.monotonic_ns()
+
+
+def before_open():
+    """Imported and constructed; the next line detaches."""
+    global _opening
+    if _get("BENCH_RACE"):
+        _race(int(_get("BENCH_RACE")))
+    _opening = time.monotonic_ns()
+    if _get("BENCH_STAGE") == "import":
+        cpu, modules, memory = _before
+        _tell(
+            _opening - _begun,
+            time.process_time_ns() - cpu,
+            len(sys.modules) - modules,
+            _unique() - memory,
+        )
+        os._exit(0)
+
+
+def running(idle=None):
+    """The first line of the body; then the daemon is idle until it is stopped."""
+    now = time.monotonic_ns()
+    if _get("BENCH_STAGE") == "modules":
+        _tell(os.getpid(), *(name for name in sys.modules if name.isprintable()))
+    else:
+        _tell(os.getpid(), _opening or now, now)
+    then = _get("BENCH_THEN")
+    if then == "exit":
+        os._exit(0)
+    if then == "idle" and idle is not None:
+        idle()
+        return
+    while True:
+        time.sleep(1 if then == "tick" else 1e6)
+
+
+def stopped(began):
+    """For a program that stops a daemon: it is back."""
+    _tell(began, time.monotonic_ns())
+
+
+def signal_map():
+    """What a program that wants to hear signals maps."""
+    import signal
+
+    return {
+        signal.SIGTERM: on_signal,
+        signal.SIGHUP: on_signal,
+        signal.SIGTSTP: None,
+        signal.SIGTTIN: None,
+        signal.SIGTTOU: None,
+    }
+
+
+def on_signal(number, frame):
+    raise SystemExit(0)
+
+
+def _tell(*words):
+    fifo = os.open(os.environ["BENCH_FIFO"], os.O_WRONLY)
+    os.write(fifo, (" ".join(map(str, words)) + "\n").encode())
+    os.close(fifo)
+
+
+def _race(count):
+    """From here on there are so many of this process; all go on at the same moment."""
+    gate, opener = os.pipe()
+    pids = []
+    for _ in range(count):
+        pid = os.fork()
+        if pid == 0:
+            os.close(opener)
+            os.read(gate, 1)  # until the last holder of the other end has closed it
+            os.close(gate)
+            return
+        pids.append(pid)
+    _tell(time.monotonic_ns(), *pids)
+    os._exit(0)
+
+
+def _open_descriptors(count):
+    null = os.open(os.devnull, os.O_RDWR)
+    opened = [os.dup(null) for _ in range(count)]
+    kept.extend(opened[::2])
+
+
+def _fill_heap(size, objects):
+    import gc
+
+    global heap, things
+    gc.disable()
+    heap = b"x" * size
+    things = [[] for _ in range(objects)]
+    gc.enable()
+    gc.collect()  # now, and not in the middle of what is measured
+
+
+def _unique():
+    with open("/proc/self/smaps_rollup", "rb") as file:
+        return 1024 * sum(int(line.split()[1]) for line in file if line.startswith(b"Private_"))

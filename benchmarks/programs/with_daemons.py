@@ -1,0 +1,16 @@
+"""daemons."""
+
+import stage
+
+stage.begin()
+from daemons.prefab.run import RunDaemon  # noqa: E402
+
+
+class Program(RunDaemon):
+    def run(self):
+        stage.running()
+
+
+daemon = Program(pidfile=stage.pidfile)
+stage.before_open()
+daemon.start()

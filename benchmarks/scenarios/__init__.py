@@ -1,0 +1,28 @@
+"""The scenarios: each a function that measures one thing and returns its tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..bench import Bench
+from ..figures import Outcome
+from .counts import counts
+from .growth import descriptors, heap, limits
+from .pidfiles import lock, race
+from .running import idle, memory, stop
+from .starts import detach, imports, launch
+
+ALL: dict[str, Callable[[Bench], Outcome]] = {
+    "import": imports,
+    "launch": launch,
+    "detach": detach,
+    "limit": limits,
+    "descriptors": descriptors,
+    "heap": heap,
+    "memory": memory,
+    "lock": lock,
+    "race": race,
+    "stop": stop,
+    "idle": idle,
+    "counts": counts,
+}

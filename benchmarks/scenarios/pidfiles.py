@@ -1,0 +1,130 @@
+"""Pid files: locking one again and again, and many starts on one."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import tempfile
+from functools import partial
+
+from .. import limb
+from ..bench import Bench
+from ..contenders import BARE, OURS, PD, Contender
+from ..figures import Figures, Measures, Outcome, Plot, Sample, those
+from ..scene import Place, Scene
+
+
+def lock(bench: Bench) -> Outcome:
+    """Locking and unlocking a pid file, again and again in one process; also on a disk."""
+    commands: dict[str, tuple[str, ...]] = {
+        "C with flock": (bench.environment.limit, "lock"),
+        "flock by hand": bench.contenders.python("locks", "flock"),
+        OURS: bench.contenders.python("locks", "ours"),
+        PD: bench.contenders.python("locks", "python-daemon"),
+    }
+    count = "300" if bench.quick else "1000"
+
+    def measure(command: tuple[str, ...], disk: bool, place: Place) -> Sample:
+        with tempfile.TemporaryDirectory(prefix="daemon-bench-") as directory:
+            path = f"{directory}/bench.pid" if disk else place.pidfile
+            place.require(limb.reaped(place.spawn([*command, path, count])))
+        nanoseconds = place.numbers()[0]
+        return {"time": nanoseconds / 1e3, "rate": 1e9 / nanoseconds}
+
+    measures: Measures = {
+        (name, disk): partial(bench.apart, Scene(), partial(measure, command, disk))
+        for name, command in commands.items()
+        for disk in (False, True)
+        if command[0]
+    }
+    found = bench.interleave(measures, 0.3)
+    outcome = Outcome()
+    for disk, key, where in ((False, "lock", ""), (True, "lock-disk", ", in the directory TMPDIR")):
+        rows = those(found, lambda name, kind, disk=disk: kind == disk)
+        for quantity, suffix, title, unit in (
+            ("time", "", "Lock and unlock of a pid file", "µs"),
+            ("rate", "-rate", "Lock and unlock, per second", "1/s"),
+        ):
+            outcome.tables.append(
+                bench.table(key + suffix, title + where, unit, rows, quantity, against=(PD,))
+            )
+    return outcome
+
+
+def race(bench: Bench) -> Outcome:
+    """Many starts at once on one pid file: until all but the winner have ended.
+
+    They are forked by one program that has imported and constructed everything, so that it is the
+    starts that race, and not the interpreters for the processors.
+    """
+    most = 40 if bench.quick else 200
+    measures: Measures = {}
+    for count in (most,) if bench.quick else (20, 60, most):
+        for contender in bench.named(BARE, OURS, PD):
+            scene = Scene(pidfile=True, race=count)
+            measures[contender.name, count] = partial(bench.apart, scene, partial(_race, contender))
+    found = bench.interleave(measures, 0.15, warm_up=False)
+    outcome = Outcome()
+    largest = those(found, lambda name, count: count == most)
+    for quantity, title, unit in (
+        ("time", "settled after", "ms"), ("cpu", "CPU of all", "ms"), ("winners", "winners", ""),
+        ("refused", "launchers that ended with a status that is not 0", ""),
+        ("messages", "messages on stderr that name the pid file", ""),
+    ):  # fmt: skip
+        outcome.tables.append(
+            bench.table(f"race-{quantity}", f"{most} racing starts: {title}", unit, largest,
+                        quantity, against=(BARE, PD) if unit else (),
+                        note="" if unit else f"of {most}")
+        )  # fmt: skip
+    lines: dict[str, dict[float, float | None]] = {}
+    for (name, count), figures in found.items():
+        lines.setdefault(name, {})[float(count)] = figures.get("time", Figures()).median
+    outcome.plots.append(Plot("race", "Racing starts: settled", "starts at once", "ms", lines))
+    return outcome
+
+
+def _race(contender: Contender, place: Place) -> Sample:
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    place.spawn(contender.arguments(place.directory, place.pidfile), pidfile=True)
+    began, *launchers = place.numbers()
+    refused = 0
+    winners: set[int] = set()
+    while not winners or limb.children() - winners:
+        if not place.pending():
+            select.select([place.fd, reader], [], [])
+        while place.pending():
+            winners.add(place.numbers()[0])
+        if select.select([reader], [], [], 0)[0]:
+            os.read(reader, 1 << 16)
+        refused += _reap(launchers)
+    settled = limb.now()
+    while place.pending():
+        winners.add(place.numbers()[0])
+    for pid in winners:
+        limb.end(pid)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    lines = [line for line in place.said().splitlines() if place.pidfile in line]
+    return {
+        "time": (settled - began) / 1e6,
+        "cpu": 1e3 * (usage.ru_utime + usage.ru_stime),
+        "winners": len(winners),
+        "refused": refused,
+        "messages": len(lines),
+    }
+
+
+def _reap(launchers: list[int]) -> int:
+    """Reap whoever has ended; how many launchers among them ended with a status that is not 0."""
+    refused = 0
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return refused
+        if not pid:
+            return refused
+        refused += pid in launchers and status != 0
