@@ -11,8 +11,8 @@ import sys
 
 from . import control
 from .context import DaemonContext, Terminated, default_signal_map
-from .errors import DaemonError, DaemonOSEnvironmentError
 from .embedding import run_to_exit
+from .errors import DaemonError, DaemonOSEnvironmentError
 from .pidfile import PidFile
 from .process import signal
 from .sequence import preflight

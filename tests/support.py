@@ -103,8 +103,13 @@ class Sandbox:
         return path
 
     def run(
-        self, body: str | Path, *args: Any, timeout: float = 60, env: dict[str, str] | None = None,
-        prefix: list[str] | None = None, **kwargs: Any,
+        self,
+        body: str | Path,
+        *args: Any,
+        timeout: float = 60,
+        env: dict[str, str] | None = None,
+        prefix: list[str] | None = None,
+        **kwargs: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end, with its output captured.
 
@@ -114,23 +119,40 @@ class Sandbox:
         path = body if isinstance(body, Path) else self.script(body)
         kwargs.setdefault("stdin", subprocess.DEVNULL)
         return subprocess.run(
-            [*(prefix or []), sys.executable, "-u" if kwargs.pop("unbuffered", False) else "-B",
-             str(path), *map(str, args)],
-            capture_output=True, text=True, timeout=timeout, cwd=self.path,
-            env={**self.environ, **(env or {})}, check=False, **kwargs,
+            [
+                *(prefix or []),
+                sys.executable,
+                "-u" if kwargs.pop("unbuffered", False) else "-B",
+                str(path),
+                *map(str, args),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.path,
+            env={**self.environ, **(env or {})},
+            check=False,
+            **kwargs,
         )
 
     def popen(
-        self, body: str | Path, *args: Any, env: dict[str, str] | None = None,
-        prefix: list[str] | None = None, **kwargs: Any,
+        self,
+        body: str | Path,
+        *args: Any,
+        env: dict[str, str] | None = None,
+        prefix: list[str] | None = None,
+        **kwargs: Any,
     ) -> subprocess.Popen[str]:
         """Start a program and go on; output in pipes."""
         path = body if isinstance(body, Path) else self.script(body)
         for stream in ("stdin", "stdout", "stderr"):
             kwargs.setdefault(stream, subprocess.PIPE)
         program = subprocess.Popen(
-            [*(prefix or []), sys.executable, "-B", str(path), *map(str, args)], text=True,
-            cwd=self.path, env={**self.environ, **(env or {})}, **kwargs,
+            [*(prefix or []), sys.executable, "-B", str(path), *map(str, args)],
+            text=True,
+            cwd=self.path,
+            env={**self.environ, **(env or {})},
+            **kwargs,
         )
         self.started.append(program)
         return program
