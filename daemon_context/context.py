@@ -266,6 +266,7 @@ class DaemonContext:
         from .options import freeze
         from .sequence import Walk
 
+        self._stopping()  # now: a signal handler may ask for it in the middle of its import
         steps = self._sequence()
         walk = Walk(freeze(self, spawning=spawning), steps, self)
         if walk.options.record_trace:

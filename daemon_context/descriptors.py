@@ -12,7 +12,7 @@ import select
 import stat
 import sys
 
-from .process import signal
+from .process import close_quietly, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,10 +166,10 @@ def reset_wakeup(kept: set[int]) -> None:
         signal.set_wakeup_fd(fd)
 
 
-def close_all(kept: set[int], owners: Owners | None) -> Iterator[Closed]:
-    """Close all open descriptors but those kept: through their owners, or reserved."""
+def close_all(seen: set[int], kept: set[int], owners: Owners | None) -> Iterator[Closed]:
+    """Close what is seen open and not kept: through its owners, or reserved."""
     reserved = set()
-    others = sorted(open_numbers() - kept)
+    others = sorted(seen - kept)
     stand_in = _stand_in() if others else -1
     for fd in others:
         what = _what(fd)
@@ -200,14 +200,14 @@ def _reserve(fd: int, stand_in: int) -> None:
     try:
         os.dup2(stand_in, fd, inheritable=False)
     except OSError:  # no stand-in; or above a limit that was lowered: nobody can get that number
-        os.close(fd)
+        close_quietly(fd)
 
 
 def _close_unseen(kept: set[int]) -> None:
     """Close, gap by gap, what can't be seen without /proc: `poll` takes an ``O_PATH`` descriptor
     for closed, and was asked for the numbers below MANY only.
     """
-    if _table_size() is not None:
+    if os.access("/proc/self/fd", os.F_OK):
         return
     # Not beyond the limit: from there CPython 3.13 takes closefrom(3), which aborts the process
     # where neither /proc nor close_range works.

@@ -16,14 +16,13 @@ from .locks import (
     Holder,
     give_way_to_owner,
     holder_of,
-    lifted,
     open_for_reading,
     require_support,
     try_lock,
     unlock,
     wait_a_while,
 )
-from .process import close_quietly
+from .process import close_quietly, lifted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,12 +169,17 @@ class LockedFile:
 
     def _clear(self) -> None:
         """Empty what a dead daemon has left; never before the lock is held."""
-        os.ftruncate(self._fd, 0)
+        self._empty()
         try:
             os.fchmod(self._fd, MODE)  # whatever the umask, or whoever created it
         except PermissionError:  # it is root's or the daemon's
             pass
         give_way_to_owner(self._fd)
+
+    def _empty(self) -> None:
+        # ext4 writes a file that was truncated to the disk when it is closed: not for nothing.
+        if os.fstat(self._fd).st_size:
+            os.ftruncate(self._fd, 0)
 
     def own(self) -> None:
         """Take the owner's lock and write the pid. In the daemon."""
@@ -207,7 +211,7 @@ class LockedFile:
 
     def disown(self) -> None:
         """Undo `own`: the file is empty again, the exclusion lock is still held."""
-        os.ftruncate(self._fd, 0)
+        self._empty()
         if self._owner_locked:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, OWNER)
             self._owner_locked = False
@@ -340,7 +344,7 @@ class LockedFile:
                 return
         except OSError:  # gone; or not permitted any more, as another user or in a sticky directory
             pass
-        os.ftruncate(self._fd, 0)
+        self._empty()
 
     def _has_name(self) -> bool:
         """Whether the file is still in its directory, as far as we may see."""

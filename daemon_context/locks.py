@@ -210,13 +210,3 @@ def wait_a_while(pid: int | None, seconds: float) -> None:
         poll({pidfd}, min(seconds, 0.25))
     finally:
         os.close(pidfd)
-
-
-def lifted(fd: int) -> int:
-    """Numbers below 3 belong to the standard streams, also where those are closed."""
-    if fd > 2:
-        return fd
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(fd)

@@ -1,16 +1,21 @@
-"""Users and groups: resolved while their databases are in reach, before any chroot."""
+"""Users and groups: resolved while their databases are in reach, and become for good.
+
+credentials(7), setgroups(2), setresuid(2). Imported only where the owner changes.
+"""
 
 from __future__ import annotations
 
 import os
 
-from .errors import OptionError, refuse
+from .errors import DaemonOSEnvironmentError, OptionError, refuse
+from .process import CAP_SETGID, CAP_SETUID, has_capability, permitted_capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .context import DaemonContext
+    from .options import Options
 
 
 def resolve_owner(context: DaemonContext) -> dict[str, Any]:
@@ -95,3 +100,78 @@ def default_gid(uid: Any) -> int:
         return _gid(None, *_uid(uid), given=True)
     except OptionError:
         return os.getgid()
+
+
+def require_privilege(options: Options, phrase: str) -> None:
+    """Preflight: whether this process may change its owner so.
+
+    :raises DaemonOSEnvironmentError: it may not
+    """
+    if not hasattr(os, "setresuid"):
+        raise DaemonOSEnvironmentError(
+            f"cannot {phrase}: this operating system has no setresuid(), "
+            "so root could be regained; start as the user that the daemon is to have"
+        )
+    lacking = _lacking(options)
+    if lacking:
+        raise DaemonOSEnvironmentError(
+            f"cannot {phrase}: {os.strerror(1)}; start as root, or with "
+            f"{lacking}, or leave uid and gid as they are",
+            errno=1,
+        )
+
+
+def become(options: Options) -> None:
+    """Groups first, then gid, then uid, because after the uid no privilege is left to do it."""
+    was = os.getresuid()
+    if options.groups is not None and has_capability(CAP_SETGID):
+        os.setgroups(options.groups)
+    os.setresgid(options.gid, options.gid, options.gid)
+    os.setresuid(options.uid, options.uid, options.uid)
+    if options.uid != 0:
+        _require_dropped(was)
+        if options.uid != was[0]:
+            _follow_user(options)
+
+
+def _lacking(options: Options) -> str:
+    """The capability that the change needs and the process does not have."""
+    if options.uid not in os.getresuid() and not has_capability(CAP_SETUID):
+        return "CAP_SETUID"
+    gid_fits = options.gid in os.getresgid()
+    if not (gid_fits and _groups_fit(options)) and not has_capability(CAP_SETGID):
+        return "CAP_SETGID"
+    return ""
+
+
+def _groups_fit(options: Options) -> bool:
+    """Whether nothing is wrong where the groups can't be set, as they belong to this user."""
+    present = set(os.getgroups())
+    return options.groups is None or (
+        set(options.groups) <= {*present, options.gid}
+        and (options.uid == os.getuid() or present <= {*options.groups})
+    )
+
+
+def _require_dropped(was: tuple[int, int, int]) -> None:
+    for former in {0, *was} - {os.getuid()}:
+        try:
+            os.setuid(former)
+        except PermissionError:
+            continue
+        raise DaemonOSEnvironmentError(
+            f"the owner was changed, but uid {former} could be regained: the process keeps "
+            "CAP_SETUID (look at securebits, and at the ambient capabilities)"
+        )
+    kept = permitted_capabilities()
+    if 0 in was and kept:
+        raise DaemonOSEnvironmentError(
+            f"the owner was changed, but root's capabilities are kept (CapPrm {kept:x}), so that "
+            "they could be used again: clear PR_SET_KEEPCAPS (prctl(2)) before the start"
+        )
+
+
+def _follow_user(options: Options) -> None:
+    """What programs take for the user's: login(1) sets the same three."""
+    name = options.user or str(options.uid)
+    os.environ.update(HOME=options.home or "/", USER=name, LOGNAME=name)

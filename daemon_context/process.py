@@ -17,6 +17,25 @@ KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a sy
 CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 6, 7, 18
 
 
+def duplicate(fd: int) -> int:
+    """A copy, close-on-exec, with a number that does not belong to the standard streams."""
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def lifted(fd: int) -> int:
+    """The descriptor under a number from 3 on: those below belong to the standard streams, and
+    are handed out where the program was started with them closed.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return duplicate(fd)
+    finally:
+        os.close(fd)
+
+
 def signal_name(number: int) -> str:
     """``SIGTERM`` for 15; the number in words where it has no name."""
     for name in dir(signal):

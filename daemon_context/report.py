@@ -359,7 +359,7 @@ def prepare(walk: Walk) -> None:
     """Import now what a failure would need later, out of reach: in a chroot, or as a user who
     can't read it. (What a chroot holds must never be imported as root.)
     """
-    from . import failures, stopping  # noqa: F401
+    from . import failures  # noqa: F401
 
     if walk.options.pidfile_lock is not None:
         from . import lockerrors  # noqa: F401

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
-from .process import close_quietly
+from .process import close_quietly, lifted
 from .step import Step, Steps
 
 TYPE_CHECKING = False
@@ -46,6 +46,7 @@ class Walk:
         self.lasting: set[int] = set()  # acquired, and needed longer than the walk
         self.last_words: LastWords | None = None
         self.kept: set[int] = set()  # preserved beside those given
+        self.seen: set[int] | None = None  # open when the start began
         self.owners: Owners | None = None  # Python objects of what will be closed
         self.closed: tuple[Closed, ...] = ()
         self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
@@ -69,8 +70,7 @@ class Walk:
         Its number may change: 0, 1 and 2 (handed out where the launcher was started with them
         closed) belong to the standard streams.
         """
-        if fd < 3:
-            fd = _lift(fd)
+        fd = lifted(fd)
         self.descriptors.add(fd)  # first, so that a failure closes it
         os.set_inheritable(fd, False)
         return fd
@@ -135,15 +135,6 @@ class Walk:
                 except Exception as error:
                     failed.append(f"could not undo {step.name}: {_words(error)}")
         return failed
-
-
-def _lift(fd: int) -> int:
-    import fcntl
-
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(fd)
 
 
 def start(walk: Walk) -> None:

@@ -6,9 +6,15 @@ from ..step import Steps
 from .coordination import LockPidfile, ReportReady, WritePidfile
 from .descriptors import CloseDescriptors, FlushStreams
 from .detach import Detach
-from .identity import ChangeOwner
 from .streams import OpenStreams, RedirectStreams
-from .surroundings import ChangeDirectory, ChangeRoot, InstallSignals, PreventCore, SetUmask
+from .surroundings import (
+    ChangeDirectory,
+    ChangeOwner,
+    ChangeRoot,
+    InstallSignals,
+    PreventCore,
+    SetUmask,
+)
 
 DEFAULT_STEPS = Steps(
     (

@@ -36,12 +36,12 @@ class FlushStreams(Step):
             stream = getattr(sys, name)
             if hasattr(stream, "flush") and not getattr(stream, "closed", False):
                 _flush(stream, f"sys.{name}")
-        others = open_numbers()
+        walk.seen = others = open_numbers()
         if walk.options.spawning:
             # The launcher goes on, and would write what preserved files have buffered as well.
-            others -= {0, 1, 2, *walk.descriptors}
+            others = others - {0, 1, 2, *walk.descriptors}
         else:
-            others -= preserved(walk)
+            others = others - preserved(walk)
         if others:
             _account_for(walk, others)
 
@@ -69,7 +69,15 @@ class CloseDescriptors(Step):
     def apply(self, walk: Walk) -> None:
         kept = preserved(walk)
         reset_wakeup(kept)
-        walk.closed = tuple(close_all(kept, walk.owners))
+        # Looking again costs page faults, which a fork has made dear; only steps of the user's own
+        # may have opened something that the walk does not know.
+        seen = walk.seen if _stock_before(walk, self.name) else None
+        walk.closed = tuple(close_all(open_numbers() if seen is None else seen, kept, walk.owners))
+
+
+def _stock_before(walk: Walk, name: str) -> bool:
+    before = walk.steps.names.index(name)
+    return all(type(walk.steps[n]).__module__.startswith(__package__) for n in range(before))
 
 
 def _account_for(walk: Walk, others: set[int]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 
-from ..errors import DaemonOSEnvironmentError
+from ..process import duplicate
 from ..step import Step
 
 TYPE_CHECKING = False
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from ..options import Options, Target
     from ..sequence import Walk
-
-LOG_MODE = 0o640
 
 
 class OpenStreams(Step):
@@ -39,7 +36,9 @@ class OpenStreams(Step):
     def check(self, walk: Walk) -> None:
         for target in walk.options.streams:
             if target.kind == "path":
-                _require_openable(target)
+                from ..logfiles import require_openable
+
+                require_openable(target)
 
     def apply(self, walk: Walk) -> list[str]:
         created: list[str] = []
@@ -51,12 +50,15 @@ class OpenStreams(Step):
             if stderr.kind in ("null", "path") and stderr.path == os.devnull:
                 _prepare_last_words(walk)
         except BaseException:
-            _remove_empty(created)
+            self.undo(walk, created)
             raise
         return created
 
     def undo(self, walk: Walk, memory: list[str]) -> None:
-        _remove_empty(memory)
+        if memory:
+            from ..logfiles import remove_empty
+
+            remove_empty(memory)
 
 
 class RedirectStreams(Step):
@@ -80,6 +82,10 @@ class RedirectStreams(Step):
 
     def why_not(self, options: Options) -> str:
         return "the supervisor's streams are kept"
+
+    def check(self, walk: Walk) -> None:
+        if not walk.detaches:
+            import fcntl  # noqa: F401  # for `undo`; as another user, or in a chroot, out of reach
 
     def apply(self, walk: Walk) -> Any:
         saved: dict[int, int | None] = {}
@@ -116,9 +122,10 @@ def _bound(name: str) -> tuple[Any, bool | None]:
 
 
 def _prepare_last_words(walk: Walk) -> None:
-    from ..lastwords import LastWords
+    if os.path.exists("/dev/log"):
+        from ..lastwords import LastWords
 
-    walk.last_words = LastWords.connect(walk)
+        walk.last_words = LastWords.connect(walk)
 
 
 def _places(options: Options) -> str:
@@ -128,88 +135,25 @@ def _places(options: Options) -> str:
     return ", ".join(sorted(kinds))
 
 
-def _require_openable(target: Target) -> None:
-    """Preflight: the directory, or the file if there is one, without opening it."""
-    reading = target.option == "stdin"
-    exists = os.path.lexists(target.path)
-    if not exists and reading:
-        raise _cannot_open(target, FileNotFoundError(2, os.strerror(2)))
-    place = target.path if exists else os.path.dirname(target.path)
-    mode = os.R_OK if reading else os.W_OK
-    if os.path.isdir(target.path):
-        raise _cannot_open(target, IsADirectoryError(21, os.strerror(21)))
-    try:
-        os.lstat(place)
-    except OSError as error:
-        raise _cannot_open(target, error) from error
-    if not os.access(place, mode, effective_ids=os.access in os.supports_effective_ids):
-        raise _cannot_open(target, PermissionError(13, os.strerror(13)))
-
-
-def _cannot_open(target: Target, error: OSError) -> DaemonOSEnvironmentError:
-    fit = "file that the launching user may read"
-    if target.option != "stdin":
-        fit = "path in a directory where the launching user may write"
-    return DaemonOSEnvironmentError(
-        f"cannot open {target.path!r} as {target.option}: {error.strerror}; "
-        f"set {target.option} to a {fit}, or to None for /dev/null",
-        errno=error.errno,
-        path=target.path,
-    )
-
-
 def _open(target: Target, number: int, walk: Walk, created: list[str]) -> int:
     if target.kind == "descriptor":
         # A copy, so that stdout=sys.stderr and stderr=sys.stdout can change places.
-        return walk.acquire(fcntl.fcntl(target.fd, fcntl.F_DUPFD_CLOEXEC, 3))
+        return walk.acquire(duplicate(target.fd))
     try:
-        if target.kind != "path" or target.path == os.devnull:
+        if target.path == os.devnull:
             return walk.acquire(os.open(os.devnull, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-        return _open_path(target.path, number, walk, created)
+        from ..logfiles import open_path
+
+        return open_path(target.path, number, walk, created)
     except OSError as error:
-        raise _cannot_open(target, error) from error
+        from ..logfiles import cannot_open
 
-
-def _open_path(path: str, number: int, walk: Walk, created: list[str]) -> int:
-    # Non-blocking, because opening a FIFO would wait for its other end; no terminal may become
-    # ours; and the privileged follow no symlink that somebody may have put there.
-    flags = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    if os.geteuid() == 0:
-        flags |= os.O_NOFOLLOW
-    flags |= os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
-    fd = _create(path, flags, walk, created) if number else None
-    if fd is None:
-        fd = walk.acquire(os.open(path, flags))
-    os.set_blocking(fd, True)
-    return fd
-
-
-def _create(path: str, flags: int, walk: Walk, created: list[str]) -> int | None:
-    """A new log file belongs to the daemon's user, who rotates it. None: it is there already."""
-    try:
-        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, LOG_MODE)
-    except FileExistsError:
-        return None
-    created.append(path)
-    fd = walk.acquire(fd)  # at once: what fails from now on must not leave it open
-    os.fchmod(fd, LOG_MODE)  # whatever the umask
-    if walk.options.owner_changes:
-        os.fchown(fd, walk.options.uid, walk.options.gid)
-    return fd
-
-
-def _remove_empty(created: list[str]) -> None:
-    for path in created:
-        try:
-            if os.stat(path).st_size == 0:
-                os.unlink(path)
-        except OSError:
-            pass
+        raise cannot_open(target, error) from error
 
 
 def _saved(walk: Walk, number: int) -> int | None:
     try:
-        return walk.acquire(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3))
+        return walk.acquire(duplicate(number))
     except OSError:  # it was closed
         return None
 

@@ -1,4 +1,4 @@
-"""What the process takes for granted: root, umask, working directory, core limit, signals."""
+"""What the process takes for granted: root, umask, directory, owner, core limit, signals."""
 
 from __future__ import annotations
 
@@ -121,6 +121,43 @@ def _working_directory() -> str | None:
         return None
 
 
+class ChangeOwner(Step):
+    """Groups first, then gid, then uid, because after the uid no privilege is left to do it.
+
+    Real, effective and saved ids are all set; then regaining root is tried, and must fail.
+    """
+
+    name = "change-owner"
+    touches = frozenset({"uid", "gid", "groups", "environment"})
+    after = {
+        "detach": "only the launcher's own user may undo what the launcher did",
+        "change-root": "only root can change the root directory",
+        "lock-pidfile": "the pid file is opened with the launching user's rights",
+        "open-streams": "log files are opened with the launching user's rights",
+    }
+
+    def needed(self, options: Options) -> bool:
+        return options.owner_changes
+
+    def describe(self, options: Options) -> str:
+        name = f" ({options.user})" if options.user else ""
+        groups = "as they are" if options.groups is None else _numbers(options.groups)
+        return f"change the owner to uid {options.uid}{name}, gid {options.gid}, groups {groups}"
+
+    def why_not(self, options: Options) -> str:
+        return f"the process has uid {options.uid} and gid {options.gid} already"
+
+    def check(self, walk: Walk) -> None:
+        from ..owner import require_privilege
+
+        require_privilege(walk.options, self.describe(walk.options))
+
+    def apply(self, walk: Walk) -> None:
+        from ..owner import become
+
+        become(walk.options)
+
+
 class PreventCore(Step):
     """setrlimit(2): a core dump of a privileged daemon would hold its secrets (PEP 3143)."""
 
@@ -195,3 +232,7 @@ def _in_words(signal_map: dict[int, Any]) -> str:
             target = getattr(handler, "__name__", None) or repr(handler)
         words.append(f"{signal_name(number)} {target}")
     return ", ".join(words)
+
+
+def _numbers(groups: tuple[int, ...]) -> str:
+    return ", ".join(map(str, groups)) or "none"
