@@ -92,7 +92,7 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
     pid = holder.pid
     visible = bool(pid) and stat_fields(pid or 0) is not None
     since = started_at(pid) if pid and visible else None
-    if said is None or not said:
+    if said is None:
         state, text, words = "running", None, ""
     else:
         text = said.get("text") if isinstance(said.get("text"), str) else None

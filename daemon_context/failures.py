@@ -76,24 +76,34 @@ def decode(payload: bytes, pid: int | None) -> DaemonError:
     try:
         fields = json.loads(payload.decode("utf-8", "replace"))
         return _rebuilt(fields)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return StartError(
             "the daemon failed before it was ready, and its report can't be read", pid=pid
         )
 
 
 def _rebuilt(fields: dict[str, Any]) -> DaemonError:
+    """The class comes from an allow-list: a report must not choose what is run here."""
     kind = by_name(str(fields["class"])) or StartError
     facts = {key: value for key, value in fields["facts"].items() if _is_fact(key, value)}
     facts.setdefault("pid", int(fields["pid"]))
-    error = kind(str(fields["message"]), **facts)
+    error = kind(_shown(fields["message"]), **facts)
     process = "session leader" if fields["process"] == "session leader" else "daemon"
-    trace = str(fields["traceback"]).rstrip()
+    trace = _shown(fields["traceback"]).rstrip()
     if trace and kind is not StartError:
         error.add_note(f"In the {process} (pid {int(fields['pid'])}):\n{trace}")
     for note in fields["notes"]:
-        error.add_note(str(note))
+        error.add_note(_shown(note))
     return error
+
+
+def _shown(text: object) -> str:
+    """Without control characters, which a terminal would obey."""
+    return "".join(repr(c)[1:-1] if _is_control(c) else c for c in str(text))
+
+
+def _is_control(c: str) -> bool:
+    return c != "\n" and (c < " " or "\x7f" <= c < "\xa0")
 
 
 def _is_fact(key: object, value: object) -> bool:

@@ -35,7 +35,7 @@ def read(path: str) -> dict[str, Any] | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(fd, "rb") as file:
-            found = json.loads(file.read(LARGEST))
+            found = json.loads(file.read(LARGEST) or b"{}")  # empty: it has said nothing yet
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

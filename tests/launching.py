@@ -103,7 +103,7 @@ WAYS: dict[str, Callable[[], object]] = {
     "huge": lambda: _raise(RuntimeError("x" * 10_000_000)),
     "huge-wide": lambda: _raise(RuntimeError("begin" + "\U0001f600" * 1_000_000)),
     "huge-notes": lambda: _noted(10),
-    "surrogates": lambda: _raise(RuntimeError("a \udcff b\0c")),
+    "surrogates": lambda: _raise(RuntimeError("a \udcff b")),
     "unprintable": lambda: _raise(Unprintable()),
     "unknown": lambda: _raise(Unknown("nobody knows me")),
 }

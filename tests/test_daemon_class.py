@@ -539,3 +539,109 @@ def test_daemon_in_a_chroot_says_how_it_is(box: support.Sandbox) -> None:
     assert box.run(script, "stop").returncode == 0
     assert not list(inside.iterdir())
     assert box.run(script, "status").returncode == 3
+
+
+SUBREAPER = """
+    import ctypes, json, os, signal, subprocess, sys
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: the daemon becomes our child
+    def verb(name):
+        return subprocess.run([sys.executable, "heartbeat.py", name], capture_output=True)
+    assert verb("start").returncode == 0
+    pid = int(open("d.pid").read())
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    print(verb("status").returncode, verb("stop").returncode, verb("start").returncode)
+    print(verb("status").returncode, verb("stop").returncode)
+"""
+
+
+def test_a_zombie_is_not_running(box: support.Sandbox, heartbeat: Path) -> None:
+    done = box.run(SUBREAPER)
+    assert done.stdout == "1 0 0\n0 0\n", done
+
+
+@pytest.mark.root
+def test_a_daemon_in_another_pid_namespace_is_seen_and_left_alone(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    box.run(heartbeat, "start")
+    pid = box.pid()
+    inside = ["unshare", "-p", "-f", "--mount-proc", "--kill-child"]
+    done = box.run(heartbeat, "status", "--json", prefix=inside)
+    status = json.loads(done.stdout)
+    assert (done.returncode, status["pid"], status["visible"]) == (0, None, False)
+    assert "another pid namespace" in status["reason"]
+    for verb in ("stop", "reload", "restart"):
+        done = box.run(heartbeat, verb, prefix=inside)
+        assert done.returncode != 0, done
+        assert "another pid namespace" in done.stderr
+    assert "runs already" in box.run(heartbeat, "start", prefix=inside).stdout
+    assert support.alive(pid)
+    assert box.run(heartbeat, "stop").returncode == 0
+
+
+def test_a_start_under_way_is_starting_and_can_be_stopped(box: support.Sandbox) -> None:
+    script = box.script("""
+        import os, time
+        from daemon_context import Daemon
+        gate = os.path.abspath("gate")
+        class D(Daemon):
+            def setup(self):
+                while not os.path.exists(gate):
+                    time.sleep(0.01)
+            def run(self):
+                self.sleep()
+        D("d.pid").main()
+    """)
+    launcher = box.popen(script, "start")
+    pid = box.pid()
+    done = box.run(script, "status", "--json")
+    status = json.loads(done.stdout)
+    assert (done.returncode, status["state"], status["pid"]) == (0, "starting", pid)
+    assert "runs already" in box.run(script, "start").stdout
+    assert box.run(script, "stop").returncode == 0
+    assert launcher.wait(20) == 1
+    assert launcher.stderr is not None
+    assert "terminated by SIGTERM before it was ready" in launcher.stderr.read()
+    assert not (box.path / "d.pid").exists()
+    box.settled()
+
+
+def test_what_can_not_be_known_is_unknown(box: support.Sandbox, heartbeat: Path) -> None:
+    reader = box.popen("""
+        import fcntl, sys
+        open("d.pid", "a").close()
+        file = open("d.pid")
+        fcntl.lockf(file, fcntl.LOCK_SH)
+        print("locked", flush=True)
+        sys.stdin.read()
+    """)
+    assert reader.stdout is not None
+    reader.stdout.readline()
+    for verb, code in (("status", 4), ("stop", 1), ("reload", 1), ("start", 1)):
+        done = box.run(heartbeat, verb)
+        assert done.returncode == code, (verb, done)
+        assert "reader" in done.stdout + done.stderr
+    reader.communicate("")
+    assert box.run(heartbeat, "start").returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["start", "status", "stop"])
+def test_verbs_on_a_terminal(box: support.Sandbox, heartbeat: Path, verb: str) -> None:
+    import pty
+
+    if verb != "start":
+        box.run(heartbeat, "start")
+    parent, child = pty.openpty()
+    program = box.popen(heartbeat, verb, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    said = b""
+    try:
+        while chunk := os.read(parent, 4096):
+            said += chunk
+    except OSError:  # the terminal's last user is gone: the daemon does not keep it
+        pass
+    os.close(parent)
+    assert program.wait(20) == 0
+    assert said.startswith(b"Heartbeat: ")
+    assert said.count(b"\n") == 1

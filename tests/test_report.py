@@ -70,7 +70,7 @@ RAISED = {
     "huge": ("cannot fail: RuntimeError: xxxxxxxxxx", "xxxxxxxxxx"),
     "huge-wide": ("cannot fail: RuntimeError: begin\U0001f600", "in apply"),
     "huge-notes": ("cannot fail: RuntimeError: with notes", "in apply"),
-    "surrogates": ("cannot fail: RuntimeError: a \udcff b\0c", "in apply"),
+    "surrogates": ("cannot fail: RuntimeError: a \udcff b", "in apply"),
     "unprintable": ("cannot fail: Unprintable", "in apply"),
     "unknown": ("cannot fail: Unknown: nobody knows me", "Unknown: nobody knows me"),
 }

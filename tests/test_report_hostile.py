@@ -1,0 +1,138 @@
+"""What a daemon that is torn off, slow or hostile can do to the launcher: nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon_context.errors import DaemonError
+from daemon_context.failures import decode, encode
+from daemon_context.frames import ERROR, HELLO, LARGEST, READY, Frames, send
+
+from . import support
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=10,
+)
+FIELDS = ("class", "message", "facts", "notes", "traceback", "pid", "process")
+REPORTS = st.fixed_dictionaries(
+    {},
+    optional={name: JSON | st.sampled_from(["StepError", "SystemExit", "os"]) for name in FIELDS},
+)
+
+
+@given(st.binary(max_size=300) | REPORTS.map(lambda fields: json.dumps(fields).encode()))
+def test_any_report_is_an_error_of_ours(payload: bytes) -> None:
+    assert isinstance(decode(payload, 7), DaemonError)
+
+
+@given(st.text(max_size=200), st.sampled_from([DaemonError, OSError, ValueError, SystemExit]))
+def test_a_report_of_ours_arrives(message: str, kind: type[BaseException]) -> None:
+    error = decode(encode(kind(message)), None)
+    assert isinstance(error, DaemonError)
+    shown = str(error)
+    assert not any(c < " " and c != "\n" for c in shown)
+    if message.isprintable():
+        assert message in shown
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=12), st.data())
+def test_frames_come_through_whatever_the_pieces(pieces: list[bytes], data: st.DataObject) -> None:
+    """Torn into pieces, a frame is complete with its last byte and not before."""
+    payload = b"".join(pieces)
+    kind = data.draw(st.sampled_from([HELLO, READY, ERROR]))
+    whole = kind + len(payload).to_bytes(4, "big") + payload
+    reader, writer = os.pipe()
+    frames = Frames()
+    try:
+        at = 0
+        while at < len(whole):
+            step = data.draw(st.integers(1, len(whole) - at))
+            os.write(writer, whole[at : at + step])
+            at += step
+            assert frames.read(reader)
+            assert frames.complete == (at == len(whole))
+            assert not frames.hostile
+        assert frames.first() == (kind, payload)
+        os.close(writer)
+        writer = -1
+        assert not frames.read(reader)
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+
+
+@given(st.binary(min_size=1, max_size=80))
+def test_bytes_that_are_no_frame_are_no_success(noise: bytes) -> None:
+    frames = Frames()
+    frames.data = noise
+    kind, payload = frames.first()
+    whole = len(noise) >= 5 and int.from_bytes(noise[1:5], "big") <= len(noise) - 5
+    assert (kind == READY) == (noise[:1] == READY and whole)
+    assert len(payload) <= len(noise)
+
+
+def test_a_frame_that_claims_too_much_is_hostile() -> None:
+    frames = Frames()
+    frames.data = ERROR + (LARGEST + 1).to_bytes(4, "big")
+    assert frames.hostile
+
+
+def test_nobody_reads_any_more() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert not send(writer, READY)
+    os.close(writer)
+
+
+HOSTILE = """
+    import json, os, sys, time
+    from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
+
+    class Say(Step):
+        def __init__(self, data, then):
+            self.data, self.then = data, then
+        def apply(self, walk):
+            os.write(walk.report.report_w, self.data)
+            if self.then == "exit":
+                os._exit(0)
+            if self.then == "hang":
+                time.sleep(600)
+
+    for line in sys.stdin:
+        data, then = json.loads(line)
+        steps = DEFAULT_STEPS.insert_after("change-owner", Say(bytes.fromhex(data), then))
+        context = DaemonContext(steps=steps, start_timeout=2, threads="ignore")
+        try:
+            handle = context.spawn(time.sleep, 600)
+            print("ready", flush=True)
+            handle.stop()
+        except DaemonError as error:
+            print(type(error).__name__, flush=True)
+"""
+
+
+def test_a_hostile_daemon_is_an_error_or_what_it_says(box: support.Sandbox) -> None:
+    """Real starts: whatever the daemon writes as its report, the launcher gets an answer."""
+    cases: list[tuple[bytes, str]] = [
+        (READY + bytes(3), "exit"),
+        (ERROR + b"\0\0\0\x09{}", "exit"),
+        (ERROR + b"\xff\xff\xff\xff", "hang"),
+        (HELLO + b"\0\0\0\x011", "exit"),
+        (b"cos\nsystem\n(S'touch owned'\ntR.", "exit"),
+        (ERROR + (60).to_bytes(4, "big") + b"x" * 60, "hang"),
+        (b"\0", "hang"),
+    ]
+    lines = "\n".join(json.dumps([data.hex(), then]) for data, then in cases)
+    program = box.popen(HOSTILE)
+    said, errors = program.communicate(lines, timeout=120)
+    assert (program.returncode, errors) == (0, "")
+    assert said.split() == ["StartError"] * len(cases)
+    assert not (box.path / "owned").exists()
+    box.settled()
