@@ -209,7 +209,8 @@ def test_close_twice_and_five_cycles_leave_one_exit_handler(box: support.Sandbox
         from daemon_context import DaemonContext
         before = atexit._ncallbacks()
         out = open("log", "w")
-        context = DaemonContext(pidfile="d.pid", detach_process=False, files_preserve=[out])
+        context = DaemonContext(pidfile="d.pid", working_directory=".", detach_process=False,
+                                files_preserve=[out])
         context.close()
         for _ in range(5):
             context.open()

@@ -558,7 +558,11 @@ def refusals(done: Any) -> Iterator[tuple[str, str]]:
 
 def test_open_refuses_before_anything_has_changed(box: support.Sandbox) -> None:
     said = dict(refusals(box.run(REFUSALS)))
-    for name, words in SAID.items():
+    expected = dict(SAID)
+    if os.geteuid() != 0:  # the first thing that is missing is the right to change the root
+        name = "directory missing in the root"
+        expected[name] = SAID_TO_NOBODY[name]
+    for name, words in expected.items():
         for word in words:
             assert word in said[name], f"{name}: {said[name]}"
     box.settled()

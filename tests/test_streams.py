@@ -108,7 +108,10 @@ BAD = {
     "below a file": ("program.py/log", "Not a directory"),
     "fifo without reader": ("fifo", "No such device or address"),
     "socket": ("socket", "No such device or address"),
-    "read-only file system": ("/proc/log", "No such file or directory"),
+    "read-only file system": (
+        "/proc/log",
+        "No such file or directory" if os.geteuid() == 0 else "Permission denied",
+    ),
     "name too long": ("x" * 300, "File name too long"),
 }
 
