@@ -144,6 +144,7 @@ class DaemonContext:
     _stop: Stop | None = None
     _trace: Trace | None = None
     _between: Callable[[], None] | None = None
+    _waiting: Callable[[str, float], None] | None = None
     _observer: Callable[[Record], None] | None = None
 
     @property

@@ -234,9 +234,11 @@ class Launcher:
     def wait(self, timeout: float | None) -> int:
         from time import monotonic
 
-        deadline = None if timeout is None else monotonic() + timeout
+        begun = monotonic()
         while True:
-            left = None if deadline is None else deadline - monotonic()
+            waited = monotonic() - begun
+            self._tell(waited)
+            left = None if timeout is None else timeout - waited
             if left is not None and left <= 0:
                 raise StartError(
                     f"the daemon was not ready after {timeout:g} seconds (start_timeout); "
@@ -257,8 +259,15 @@ class Launcher:
             if not self.open or ended:
                 raise self._silent()
 
-    def _listen(self, seconds: float | None) -> None:
+    def _tell(self, waited: float) -> None:
+        """Show whoever sits there that it waits, where they want to see that."""
+        waiting = self.report.walk.context._waiting
+        if waiting is not None and waited >= 1:
+            waiting(f"pid {self.daemon.pid} to be ready" if self.daemon else "the daemon", waited)
+
+    def _listen(self, left: float | None) -> None:
         fds = {self.report.outcome_r, *self.leader.fds}
+        seconds = left if self.report.walk.context._waiting is None else min(left or 1.0, 1.0)
         if not self.leader.fds:
             seconds = POLL_WITHOUT_PIDFD
         if self.report.outcome_r in self._attentive(poll, fds, seconds):

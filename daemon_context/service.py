@@ -284,6 +284,7 @@ class Daemon:
         options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
         context = DaemonContext(**options)
         context._between = self._reload_if_due
+        context._waiting = self._waiting
         return context
 
     def _signal_map(self, given: Any) -> dict[int, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -438,13 +439,14 @@ def test_reused_pid_is_never_signalled(box: support.Sandbox, heartbeat: Path) ->
     assert done.stdout.endswith("innocent lives\n"), done
 
 
-def test_a_wait_is_shown_on_a_terminal_only(box: support.Sandbox) -> None:
-    import pty
-
+@pytest.mark.parametrize(("verb", "what"), [("start", "to be ready"), ("stop", "to end")])
+def test_a_wait_is_shown_on_a_terminal_only(box: support.Sandbox, verb: str, what: str) -> None:
     script = box.script("""
         import time
         from daemon_context import Daemon
         class D(Daemon):
+            def setup(self):
+                time.sleep(2.2)
             def run(self):
                 for _ in self.every(3600):
                     pass
@@ -452,20 +454,30 @@ def test_a_wait_is_shown_on_a_terminal_only(box: support.Sandbox) -> None:
                 time.sleep(2.2)
         D("d.pid").main()
     """)
-    box.run(script, "start")
-    pid = box.pid()
+    if verb == "stop":
+        done = box.run(script, "start")
+        assert (done.returncode, done.stderr) == (0, "")
+    program, said = on_a_terminal(box, script, verb)
+    assert program.wait(20) == 0
+    assert f"waiting for pid {box.pid() if verb == 'start' else ''}" in said
+    assert f"{what}, 1 s" in said
+
+
+def on_a_terminal(
+    box: support.Sandbox, script: Path, verb: str
+) -> tuple[subprocess.Popen[str], str]:
+    """Run a verb on a terminal until its last user is gone; what it said."""
     parent, child = pty.openpty()
-    program = box.popen(script, "stop", stdout=child, stderr=child)
+    program = box.popen(script, verb, stdin=child, stdout=child, stderr=child)
     os.close(child)
     said = b""
     try:
         while chunk := os.read(parent, 4096):
             said += chunk
-    except OSError:
+    except OSError:  # nobody has it any more: the daemon does not keep it
         pass
-    assert program.wait(20) == 0
-    assert f"waiting for pid {pid} to end, 1 s" in said.decode(), said
     os.close(parent)
+    return program, said.decode()
 
 
 def test_many_daemons(box: support.Sandbox) -> None:
@@ -628,20 +640,9 @@ def test_what_can_not_be_known_is_unknown(box: support.Sandbox, heartbeat: Path)
 
 @pytest.mark.parametrize("verb", ["start", "status", "stop"])
 def test_verbs_on_a_terminal(box: support.Sandbox, heartbeat: Path, verb: str) -> None:
-    import pty
-
     if verb != "start":
         box.run(heartbeat, "start")
-    parent, child = pty.openpty()
-    program = box.popen(heartbeat, verb, stdin=child, stdout=child, stderr=child)
-    os.close(child)
-    said = b""
-    try:
-        while chunk := os.read(parent, 4096):
-            said += chunk
-    except OSError:  # the terminal's last user is gone: the daemon does not keep it
-        pass
-    os.close(parent)
+    program, said = on_a_terminal(box, heartbeat, verb)
     assert program.wait(20) == 0
-    assert said.startswith(b"Heartbeat: ")
-    assert said.count(b"\n") == 1
+    assert said.startswith("Heartbeat: ")
+    assert said.count("\n") == 1
