@@ -7,6 +7,7 @@ is, a pidfd makes sure that nobody else is signalled, and stopped means that the
 
 from __future__ import annotations
 
+import errno
 import os
 from time import monotonic, sleep
 
@@ -307,14 +308,7 @@ def reload(
         raise NotRunning("cannot reload: the daemon is not running", path=pidfile.path)
     try:
         path = statusfile.path_of(pidfile.path)
-        before = _reloads(path)
-        if before is None:
-            raise DaemonError(
-                f"cannot reload: {path!r} can't be read, so nobody could tell how it went; only "
-                "root and the daemon's user may",
-                pid=target.pid,
-                errno=13,
-            )
+        before = _reloads(path, target.pid)
         target.send("HUP")
         return _reloaded(target, path, before, timeout)
     finally:
@@ -325,10 +319,20 @@ class NotRunning(DaemonError):
     """There is no daemon to act on."""
 
 
-def _reloads(path: str) -> int | None:
+def _reloads(path: str, pid: int) -> int:
+    """How often it has reloaded until now."""
     said = statusfile.read(path)
-    number = None if said is None else said.get("reloads")
-    return number if isinstance(number, int) else None
+    if said is None:
+        raise DaemonError(
+            f"cannot reload: {path!r} can't be read, so nobody could tell how it went; only root "
+            "and the daemon's user may",
+            pid=pid,
+            errno=errno.EACCES,
+        )
+    number = said.get("reloads")
+    if not isinstance(number, int):
+        raise DaemonError(f"cannot reload: the daemon (pid {pid}) is not ready yet", pid=pid)
+    return number
 
 
 def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:

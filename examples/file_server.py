@@ -32,6 +32,7 @@ def start(options: argparse.Namespace) -> int:
     server = ThreadingHTTPServer(("127.0.0.1", options.port), handler)
     print(f"bound http://127.0.0.1:{server.server_port}/")
     context = DaemonContext(
+        working_directory=options.directory,  # one that is not there is refused before the fork
         pidfile=options.pidfile,
         stdout=options.log,
         stderr=options.log,  # the handler writes a line there for each request

@@ -611,6 +611,7 @@ def test_a_start_under_way_is_starting_and_can_be_stopped(box: support.Sandbox) 
     status = json.loads(done.stdout)
     assert (done.returncode, status["state"], status["pid"]) == (0, "starting", pid)
     assert "runs already" in box.run(script, "start").stdout
+    assert "not ready yet" in box.run(script, "reload").stderr
     assert box.run(script, "stop").returncode == 0
     assert launcher.wait(20) == 1
     assert launcher.stderr is not None

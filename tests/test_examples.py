@@ -82,6 +82,15 @@ def test_file_server_runs_once_and_says_so(box: support.Sandbox, examples: Path)
     box.settled()
 
 
+def test_file_server_refuses_a_directory_that_is_not_there(
+    box: support.Sandbox, examples: Path
+) -> None:
+    done = serve(box, examples, "start", "--detach", "--directory", "/nope")
+    assert done.returncode == 1
+    assert "'/nope': No such file or directory" in done.stderr
+    box.settled()
+
+
 def test_file_server_says_that_its_port_is_taken(box: support.Sandbox, examples: Path) -> None:
     started = serve(box, examples, "start", "--detach")
     port = started.stdout.strip(" /\n").rpartition(":")[2]
