@@ -228,11 +228,17 @@ class Child:
     :param ours: whether we are its parent, and so the ones to reap it
     """
 
-    def __init__(self, pid: int, *, ours: bool = True, watched: bool = True) -> None:
+    def __init__(self, pid: int, *, ours: bool = True) -> None:
         self.pid = pid
         self.ours = ours
         self.status: int | None = None
-        self.pidfd = open_pidfd(pid) if watched else None
+        self.gone = False
+        self.pidfd: int | None = None
+        try:
+            self.pidfd = open_pidfd(pid)
+        except ProcessLookupError:
+            # Not ours, or SIGCHLD is ignored: it is reaped, and the number another's by now.
+            self.gone = True
 
     @property
     def fds(self) -> set[int]:
@@ -248,7 +254,7 @@ class Child:
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end; False when the time is over first."""
-        return wait_ended(self.pid, self.pidfd, seconds)
+        return self.gone or wait_ended(self.pid, self.pidfd, seconds)
 
     def wait_or_kill(self, seconds: float) -> None:
         """Wait for the end, then force it; reap it in both cases."""
@@ -259,11 +265,15 @@ class Child:
 
     def end(self, grace: float) -> None:
         """SIGTERM, and after the grace SIGKILL."""
+        if self.gone:
+            return
         send_signal(self.pid, self.pidfd, signal.SIGTERM)
         self.wait_or_kill(grace)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it has worked."""
+        if self.gone:
+            return
         send_signal(self.pid, self.pidfd, signal.SIGKILL)
         self.wait(KILL_TIMEOUT)
 

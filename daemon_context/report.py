@@ -287,10 +287,7 @@ class Launcher:
             kind, payload = self.frames.first()
             if kind == HELLO and payload.isdigit():
                 self.frames.drop()
-                try:
-                    self.daemon = Child(int(payload), ours=False)
-                except ProcessLookupError:  # it has ended already; the session leader knows how
-                    self.daemon = Child(int(payload), ours=False, watched=False)
+                self.daemon = Child(int(payload), ours=False)
 
     def _silent(self) -> StartError:
         self.leader.wait(GRACE)  # the end of its pipe comes a moment before its own

@@ -99,12 +99,16 @@ def _lead(walk: Walk, mask: Any) -> None:
         walk.note("first fork")
         os.setsid()
         walk.note("setsid")
+        # Ignored, or with a handler that waits for all, how the daemon dies would be lost.
+        children = signal.getsignal(signal.SIGCHLD)
+        _handle_children(children, signal.SIG_DFL)
         daemon = _fork("second")
     except BaseException as error:
         walk.report.lead_failed(explained(walk, error))
     if daemon:
         walk.report.lead(daemon)
     walk.process = "daemon"
+    _handle_children(children, children)
     _hand_over(walk, False)
     walk.report.begin_daemon()
     walk.note("second fork")
@@ -120,6 +124,12 @@ def _fork(which: str) -> int:
             "processes (ulimit -u, the cgroup's pids.max) and memory",
             errno=error.errno,
         ) from error
+
+
+def _handle_children(given: Any, handler: Any) -> None:
+    """Set SIGCHLD's handler, unless the program has left it alone or set one in C."""
+    if given not in (None, signal.SIG_DFL):
+        signal.signal(signal.SIGCHLD, handler)
 
 
 def _hand_over(walk: Walk, under_way: bool) -> None:
