@@ -12,14 +12,14 @@ import os
 from time import monotonic, sleep
 
 from . import statusfile
-from .errors import DaemonError, DaemonOSEnvironmentError
+from .embedding import SCHEDULE, send, signal_number
+from .errors import DaemonError
 from .pidfile import PidFile
 from .process import (
     exit_words,
     is_alive,
     open_pidfd,
     poll,
-    send_signal,
     signal,
     started_at,
     stat_fields,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     Waiting = Callable[[str, float], None]
 
-SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
 RELOAD_TIMEOUT = 30.0
 STARTING = 30.0  # seconds to wait for a start that is under way
 TICK = 0.02  # seconds between looks at what has no event: the lock, the status file
@@ -150,11 +149,12 @@ def stop(
     :param waiting: called with what is waited for and for how long, about once a second
     :raises DaemonError: it is not gone, or it can't be proven who the daemon is
     """
+    stages = tuple((signal_number(name), seconds) for name, seconds in schedule)
     target = Target.find(pidfile, waiting)
     if target is None:
         return Stopped(None, None)
     try:
-        return target.stop(tuple(schedule))
+        return target.stop(stages)
     finally:
         target.close()
 
@@ -199,33 +199,21 @@ class Target:
         """Let go of the pidfd."""
         os.close(self.pidfd)
 
-    def send(self, name: str | int) -> None:
+    def send(self, number: int) -> None:
         """Signal the daemon, if it still is the owner of the pid file.
 
         :raises DaemonOSEnvironmentError: this user may not
         """
         if self.pidfile.owner() != self.pid:
             return
-        number = (
-            name if isinstance(name, int) else getattr(signal, f"SIG{name.removeprefix('SIG')}")
-        )
-        try:
-            send_signal(self.pid, self.pidfd, number)
-        except PermissionError as error:
-            raise DaemonOSEnvironmentError(
-                f"cannot send {name} to the daemon (pid {self.pid}): {error.strerror}; "
-                "only root and the daemon's user may",
-                errno=error.errno,
-                pid=self.pid,
-            ) from error
+        send(self.pid, self.pidfd, number)
 
-    def stop(self, schedule: tuple[tuple[str | int, float], ...]) -> Stopped:
+    def stop(self, schedule: tuple[tuple[int, float], ...]) -> Stopped:
         """Signal and wait, as the schedule says."""
         begun = monotonic()
-        for number, (name, seconds) in enumerate(schedule, 1):
-            last = number == len(schedule)
-            self.send(name)
-            if last and name in ("KILL", "SIGKILL", signal.SIGKILL):
+        for stage, (number, seconds) in enumerate(schedule, 1):
+            self.send(number)
+            if stage == len(schedule) and number == signal.SIGKILL:
                 self._kill_group()
             if self._gone(begun, seconds):
                 return Stopped(self.pid, exit_words(self.pidfd))
@@ -309,7 +297,7 @@ def reload(
     try:
         path = statusfile.path_of(pidfile.path)
         before = _reloads(path, target.pid)
-        target.send("HUP")
+        target.send(signal.SIGHUP)
         return _reloaded(target, path, before, timeout)
     finally:
         target.close()

@@ -73,7 +73,7 @@ class Handle:
             to wait after it
         :raises DaemonError: it still runs at the end of the schedule
         """
-        stages = [(_number(name), seconds) for name, seconds in schedule]
+        stages = [(signal_number(name), seconds) for name, seconds in schedule]
         pidfd = self._open()
         if pidfd is None:
             return
@@ -82,7 +82,7 @@ class Handle:
             if poll({pidfd}, 0):
                 return
             for number, seconds in stages:
-                self._send(pidfd, number)
+                send(self.pid, pidfd, number)
                 if poll({pidfd}, seconds):
                     return
         finally:
@@ -92,17 +92,6 @@ class Handle:
             "all signals of the schedule; it may be in a system call that can't be interrupted",
             pid=self.pid,
         )
-
-    def _send(self, pidfd: int, number: int) -> None:
-        try:
-            send_signal(self.pid, pidfd, number)
-        except PermissionError as error:
-            raise DaemonOSEnvironmentError(
-                f"cannot send {signal_name(number)} to the daemon (pid {self.pid}): "
-                f"{error.strerror}; only root and its own user may",
-                errno=error.errno,
-                pid=self.pid,
-            ) from error
 
     def _open(self) -> int | None:
         """A pidfd of the daemon; None: it has ended, and who has its number by now is another."""
@@ -118,7 +107,27 @@ class Handle:
         return pidfd
 
 
-def _number(name: str | int) -> int:
+def send(pid: int, pidfd: int, number: int) -> None:
+    """Signal a daemon through its pidfd.
+
+    :raises DaemonOSEnvironmentError: this user may not
+    """
+    try:
+        send_signal(pid, pidfd, number)
+    except PermissionError as error:
+        raise DaemonOSEnvironmentError(
+            f"cannot send {signal_name(number)} to the daemon (pid {pid}): "
+            f"{error.strerror}; only root and its own user may",
+            errno=error.errno,
+            pid=pid,
+        ) from error
+
+
+def signal_number(name: str | int) -> int:
+    """The number of a signal in a schedule.
+
+    :raises OptionError: there is no such signal
+    """
     if isinstance(name, str):
         number = getattr(signal, f"SIG{name.removeprefix('SIG')}", None)
     else:

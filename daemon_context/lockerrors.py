@@ -15,11 +15,8 @@ from .errors import DaemonError, DaemonOSEnvironmentError, StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .locks import Holder
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
     from .embedding import Handle
+    from .locks import Holder
 
 
 class AlreadyRunning(StepError, lockfile.AlreadyLocked):  # type: ignore[misc]

@@ -11,8 +11,9 @@ import sys
 
 from . import control
 from .context import DaemonContext, Terminated, default_signal_map
-from .embedding import run_to_exit
-from .errors import DaemonError, DaemonOSEnvironmentError
+from .descriptors import is_open
+from .embedding import SCHEDULE, run_to_exit
+from .errors import DaemonError
 from .pidfile import PidFile
 from .process import signal
 from .sequence import preflight
@@ -121,7 +122,7 @@ class Daemon:
             self._launching = False
         return self._serve_and_exit()
 
-    def stop(self, schedule: Iterable[tuple[str | int, float]] = control.SCHEDULE) -> Stopped:
+    def stop(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> Stopped:
         """Stop the daemon; returns when it is gone and its lock is free.
 
         :param schedule: pairs of a signal and the seconds to wait after it
@@ -130,7 +131,7 @@ class Daemon:
         """
         return control.stop(self._lock(), schedule, self._waiting)
 
-    def restart(self, schedule: Iterable[tuple[str | int, float]] = control.SCHEDULE) -> int:
+    def restart(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> int:
         """Stop the daemon if it runs, and start it; it stays if the new one's checks fail.
 
         :returns: the new daemon's pid
@@ -321,15 +322,9 @@ def _with_status(steps: Any, file: StatusFile) -> Steps:
 def _kept_streams(streams: dict[str, Any]) -> dict[str, Any]:
     """In the foreground, a stream that is not given stays as it is."""
     return {
-        name: number if given is None and _is_open(number) else given
+        name: number if given is None and is_open(number) else given
         for number, (name, given) in enumerate(streams.items())
     }
-
-
-def _is_open(fd: int) -> bool:
-    from .descriptors import is_open
-
-    return is_open(fd)
 
 
 def _status(outcome: Any) -> int:
@@ -342,6 +337,3 @@ def _status(outcome: Any) -> int:
         print(outcome, file=sys.stderr)
         return 1
     return 0
-
-
-__all__ = ["Daemon", "DaemonOSEnvironmentError"]
