@@ -382,7 +382,7 @@ class LockedFile:
     def _require_fit(self, found: os.stat_result, daemon_uid: int) -> None:
         users = {os.geteuid(), os.getuid(), 0, daemon_uid}
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid not in users:
-            from .lockerrors import unfit
+            from .refusals import unfit
 
             raise unfit(self.path, found)
 
@@ -390,12 +390,12 @@ class LockedFile:
         return self._unusable(what + (error.strerror or str(error)), error.errno, verb)
 
     def _unusable(self, why: str, number: int | None, verb: str = "lock") -> DaemonError:
-        from .lockerrors import unusable
+        from .refusals import unusable
 
         return unusable(self.path, why, number, verb)
 
     def _refused(self, holder: Holder, waited: float = 0) -> DaemonError:
-        from .lockerrors import refused
+        from .refusals import refused
 
         return refused(self.path, holder, waited)
 

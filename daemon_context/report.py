@@ -368,7 +368,9 @@ def prepare(walk: Walk) -> None:
     from . import failures  # noqa: F401
 
     if walk.options.pidfile_lock is not None:
-        from . import lockerrors  # noqa: F401
+        from .refusals import join_lockfile
+
+        join_lockfile()
 
 
 def _encoded(error: BaseException) -> bytes:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from .control import NotRunning
 from .errors import DaemonError, OptionError, SequenceError
-from .lockerrors import AlreadyRunning
+from .refusals import AlreadyRunning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -84,6 +84,37 @@ def test_names_that_are_loaded_late_can_be_imported(box: support.Sandbox) -> Non
     assert (done.stdout, done.stderr) == ("True PidFile\n", "")
 
 
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_refusal_is_lockfiles_for_who_has_imported_that(
+    box: support.Sandbox, imported: bool
+) -> None:
+    done = box.run(
+        """
+        import sys
+        if sys.argv[1] == "True":
+            import lockfile
+        from daemon_context import DaemonContext, PidFile
+        with PidFile("x.pid"):
+            try:
+                DaemonContext(pidfile="x.pid", detach_process=False).open()
+            except Exception as error:
+                print("lockfile" in sys.modules)
+                import lockfile
+                print(isinstance(error, lockfile.AlreadyLocked))
+                from daemon_context import AlreadyRunning
+                print(isinstance(error, lockfile.AlreadyLocked), type(error) is AlreadyRunning)
+                print(f"{type(error).__module__}.{type(error).__name__}")
+        """,
+        imported,
+    )
+    assert done.stdout.splitlines() == [
+        f"{imported}",
+        f"{imported}",
+        "True True",
+        "daemon_context.lockerrors.AlreadyRunning",
+    ]
+
+
 # --- errors
 
 KINDS: list[type[daemon_context.DaemonError]] = sorted(
