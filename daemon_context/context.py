@@ -405,7 +405,9 @@ class DaemonContext:
     @property
     def closed(self) -> tuple[Closed, ...]:
         """What `open` closed: the number of each descriptor, what it was, and who owned it."""
-        return () if self._walk is None else self._walk.closed
+        from .descriptors import Closed
+
+        return () if self._walk is None else tuple(Closed(*one) for one in self._walk.closed)
 
     @property
     def trace(self) -> Trace | None:

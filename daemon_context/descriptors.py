@@ -16,8 +16,6 @@ from .process import close_quietly, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .owners import Owners
     from .sequence import Walk
 
@@ -42,8 +40,9 @@ class Closed:
 
     __slots__ = ("fd", "owner", "what")
 
-    def __init__(self, fd: int, what: str, owner: str | None) -> None:
-        self.fd, self.what, self.owner = fd, what, owner
+    def __init__(self, fd: int, mode: int, owner: str | None) -> None:
+        self.fd, self.owner = fd, owner
+        self.what = KINDS.get(stat.S_IFMT(mode), "anonymous inode") if mode >= 0 else "unknown"
 
     def __repr__(self) -> str:
         return f"<closed {self.fd}: {self.what}, {self.owner or 'reserved'}>"
@@ -97,15 +96,16 @@ def _polled(size: int) -> set[int]:
     for start in range(0, size, FEW):
         numbers = range(start, min(start + FEW, size))
         poller = select.poll()
+        register = poller.register
         for fd in numbers:
-            poller.register(fd, 0)
+            register(fd, 0)
         try:
             answers = poller.poll(0)
         except OSError:  # more than RLIMIT_NOFILE, which was lowered
             found.update(filter(is_open, numbers))
-        else:
-            found.update(numbers)
-            found.difference_update(fd for fd, event in answers if event & select.POLLNVAL)
+            continue
+        closed = {fd for fd, event in answers if event & select.POLLNVAL}
+        found.update(fd for fd in numbers if fd not in closed) if closed else found.update(numbers)
     return found
 
 
@@ -166,28 +166,34 @@ def reset_wakeup(kept: set[int]) -> None:
         signal.set_wakeup_fd(fd)
 
 
-def close_all(seen: set[int], kept: set[int], owners: Owners | None) -> Iterator[Closed]:
-    """Close what is seen open and not kept: through its owners, or reserved."""
+def close_all(
+    seen: set[int], kept: set[int], owners: Owners | None
+) -> list[tuple[int, int, str | None]]:
+    """Close what is seen open and not kept: through its owners, or reserved.
+
+    There may be thousands: so no call and no object for each beyond what has to be. Returns what
+    `Closed` is made of.
+    """
+    closed = []
     reserved = set()
+    owned = owners.raw if owners is not None else {}
     others = sorted(seen - kept)
     stand_in = _stand_in() if others else -1
+    fstat = os.fstat
     for fd in others:
-        what = _what(fd)
-        owner = owners.close(fd) if owners is not None else None
+        try:
+            mode = fstat(fd).st_mode
+        except OSError:
+            mode = -1
+        owner = owners.close(fd) if owners is not None and fd in owned else None
         if owner is None and fd != stand_in:
             _reserve(fd, stand_in)
             reserved.add(fd)
-        yield Closed(fd, what, owner)
+        closed.append((fd, mode, owner))
     if stand_in >= 0:
         os.close(stand_in)
-    _close_unseen(kept | reserved)
-
-
-def _what(fd: int) -> str:
-    try:
-        return KINDS.get(stat.S_IFMT(os.fstat(fd).st_mode), "anonymous inode")
-    except OSError:
-        return "unknown"
+    _close_unseen(kept, reserved)
+    return closed
 
 
 def _stand_in() -> int:
@@ -203,7 +209,7 @@ def _reserve(fd: int, stand_in: int) -> None:
         close_quietly(fd)
 
 
-def _close_unseen(kept: set[int]) -> None:
+def _close_unseen(kept: set[int], reserved: set[int]) -> None:
     """Close, gap by gap, what can't be seen without /proc: `poll` takes an ``O_PATH`` descriptor
     for closed, and was asked for the numbers below MANY only.
     """
@@ -213,7 +219,7 @@ def _close_unseen(kept: set[int]) -> None:
     # where neither /proc nor close_range works.
     bound = min(os.sysconf("SC_OPEN_MAX"), UNSEEN)
     start = 3
-    for fd in sorted(fd for fd in kept if 2 < fd < bound):
+    for fd in sorted(fd for fd in kept | reserved if 2 < fd < bound):
         os.closerange(start, fd)
         start = fd + 1
     os.closerange(start, bound)

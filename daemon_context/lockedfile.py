@@ -124,24 +124,25 @@ class LockedFile:
         :raises PidFileError: says what is there instead
         :raises OptionError: the timeout can't be used
         """
-        require_support()
-        if not isinstance(self.timeout, (int, float, type(None))):
-            from .errors import refuse
-
-            expected = "None or a number of seconds to wait for the pid file's lock"
-            raise refuse("timeout", self.timeout, expected)
+        self._require_sense()
         try:
             found = os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             self._check_directory()
         except OSError as error:
             raise self._failed(error) from error
-        except ValueError:  # a NUL in it
-            from .errors import refuse
-
-            raise refuse("pidfile", self.path, "the path of a file") from None
         else:
             self._require_fit(found, daemon_uid)  # whether it may be opened, `begin` will see
+
+    def _require_sense(self) -> None:
+        from .errors import refuse
+
+        require_support()
+        if "\0" in self.path:
+            raise refuse("pidfile", self.path, "the path of a file")
+        if not isinstance(self.timeout, (int, float, type(None))):
+            expected = "None or a number of seconds to wait for the pid file's lock"
+            raise refuse("timeout", self.timeout, expected)
 
     def begin(
         self, daemon_uid: int, *, timeout: float | None = None, keep_directory: bool = True
@@ -154,7 +155,7 @@ class LockedFile:
             self._begin_again(keep_directory)
             return
         self.forget()  # a copy that a native fork made
-        self.check(daemon_uid)
+        self._require_sense()
         self._lock(daemon_uid, self.timeout if timeout is None else timeout)
         try:
             _hold(self)
@@ -169,17 +170,20 @@ class LockedFile:
 
     def _clear(self) -> None:
         """Empty what a dead daemon has left; never before the lock is held."""
-        self._empty()
-        try:
-            os.fchmod(self._fd, MODE)  # whatever the umask, or whoever created it
-        except PermissionError:  # it is root's or the daemon's
-            pass
+        found = self._empty()
+        if found.st_mode & 0o7777 != MODE:  # by the umask, or by whoever created it
+            try:
+                os.fchmod(self._fd, MODE)
+            except PermissionError:  # it is root's or the daemon's
+                pass
         give_way_to_owner(self._fd)
 
-    def _empty(self) -> None:
+    def _empty(self) -> os.stat_result:
+        found = os.fstat(self._fd)
         # ext4 writes a file that was truncated to the disk when it is closed: not for nothing.
-        if os.fstat(self._fd).st_size:
+        if found.st_size:
             os.ftruncate(self._fd, 0)
+        return found
 
     def own(self) -> None:
         """Take the owner's lock and write the pid. In the daemon."""
@@ -236,14 +240,19 @@ class LockedFile:
 
     def abandon(self) -> None:
         """Remove the file, or empty it where that is not permitted, and unlock it."""
-        try:
-            if self._intact(self._fd):
-                try:
-                    self._remove()
-                finally:
-                    unlock(self._fd)
-        finally:
+        if self._intact(self._fd):
+            self._let_go()
+        else:
             self.forget()
+
+    def _let_go(self) -> None:
+        try:
+            self._remove()
+        finally:
+            try:
+                unlock(self._fd)
+            finally:
+                self.forget()
 
     def _begin_again(self, keep_directory: bool) -> None:
         """The program has locked the file before it gives it to the context: hand that over."""
@@ -265,8 +274,10 @@ class LockedFile:
                 continue
             try:
                 if try_lock(fd):
-                    if self._still_there(fd):
-                        self._fd, self._process = self._kept(fd), os.getpid()
+                    found = os.fstat(fd)
+                    if self._is_named(found):
+                        self._identities[fd] = _identity(found)
+                        self._fd, self._process = fd, os.getpid()
                         fd = -1
                         return
                     continue  # unlinked between open and lock: the next one has another inode
@@ -294,16 +305,18 @@ class LockedFile:
         except FileExistsError:
             return self._open_existing(flags, daemon_uid)
         except OSError as error:
+            self.check(daemon_uid)  # has better words for a directory that is not there and so on
             raise self._failed(error) from error
         return lifted(fd)
 
     def _open_existing(self, flags: int, daemon_uid: int) -> int | None:
+        self.check(daemon_uid)  # first: opening a device or a FIFO is felt at its other end
         try:
             fd = lifted(os.open(self.path, flags))
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.check(daemon_uid)  # has better words for a symlink, a device and so on
+            self.check(daemon_uid)  # somebody has just put a symlink there, or a device
             raise self._failed(error) from error
         try:
             found = os.fstat(fd)
@@ -316,9 +329,9 @@ class LockedFile:
             raise
         return fd
 
-    def _still_there(self, fd: int) -> bool:
+    def _is_named(self, found: os.stat_result) -> bool:
         try:
-            return os.path.samestat(os.fstat(fd), os.lstat(self.path))
+            return os.path.samestat(found, os.lstat(self.path))
         except FileNotFoundError:
             return False
 
@@ -327,19 +340,16 @@ class LockedFile:
         flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
         fd = lifted(os.open(os.path.dirname(self.path), flags))
         try:
-            self._directory = self._kept(fd)
+            self._identities[fd] = _identity(os.fstat(fd))
         except OSError:
             os.close(fd)
             raise
-
-    def _kept(self, fd: int) -> int:
-        self._identities[fd] = _identity(os.fstat(fd))
-        return fd
+        self._directory = fd
 
     def _remove(self) -> None:
         try:
             found, name, directory = self._entry()
-            if os.path.samestat(found, os.fstat(self._fd)):
+            if _identity(found) == self._identities[self._fd]:
                 os.unlink(name, dir_fd=directory)
                 return
         except OSError:  # gone; or not permitted any more, as another user or in a sticky directory

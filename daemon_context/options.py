@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .context import DaemonContext
     from .pidfile import PidFile
 
+LARGEST_FD = 0x7FFFFFFF  # a C int
 STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -288,7 +289,7 @@ def descriptor_of(option: str, item: Any) -> int | None:
             raise refuse(option, item, f"an open file (its fileno() says: {error})") from None
     else:
         raise refuse(option, item, "a descriptor (0 or more) or an object with a fileno()")
-    if not isinstance(number, int) or not 0 <= number <= 0x7FFFFFFF:
+    if not isinstance(number, int) or not 0 <= number <= LARGEST_FD:
         raise refuse(option, item, "an open file or a descriptor of 0 or more")
     return number
 
@@ -302,8 +303,13 @@ def _preserved(context: DaemonContext) -> frozenset[int]:
     if hasattr(items, "__next__"):
         # An iterator gives its items once only: keep them, for after `explain` or a failed start.
         context.files_preserve = members
-    found = (descriptor_of("files_preserve", item) for item in members if item is not None)
-    return frozenset(fd for fd in found if fd is not None)
+    found = {item for item in members if type(item) is int and 0 <= item <= LARGEST_FD}
+    for item in members:
+        if type(item) is not int or item not in found:  # thousands of plain numbers pass quickly
+            fd = None if item is None else descriptor_of("files_preserve", item)
+            if fd is not None:
+                found.add(fd)
+    return frozenset(found)
 
 
 def _target(option: str, value: Any, *, keep: bool) -> Target:

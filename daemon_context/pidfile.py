@@ -58,7 +58,7 @@ class PidFile(LockedFile):
             text += f"{holder}; only the process and the object that acquired it may release it"
             raise NotMyLock(text, path=self.path, pid=holder.pid)
         try:
-            self.abandon()
+            self._let_go()
         except OSError as error:
             raise self._failed(error, "remove or empty") from error
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from .context import DaemonContext
-    from .descriptors import Closed
     from .lastwords import LastWords
     from .options import Options
     from .owners import Owners
@@ -48,7 +47,7 @@ class Walk:
         self.kept: set[int] = set()  # preserved beside those given
         self.seen: set[int] | None = None  # open when the start began
         self.owners: Owners | None = None  # Python objects of what will be closed
-        self.closed: tuple[Closed, ...] = ()
+        self.closed: list[tuple[int, int, str | None]] = []  # see `descriptors.Closed`
         self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
         self.attempted: Step | None = None  # begun, and not done
         self.applied: list[tuple[int, Step, Any]] = []

@@ -68,20 +68,22 @@ class Steps:
     :raises SequenceError: something is not a step, two have one name, or the order can't work
     """
 
-    __slots__ = ("_steps",)
+    __slots__ = ("_names", "_steps")
     _steps: tuple[Step, ...]
+    _names: tuple[str, ...]
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         object.__setattr__(self, "_steps", tuple(steps))
         for step in self._steps:
             _require_step(step)
+        object.__setattr__(self, "_names", tuple(step.name for step in self._steps))
         for number, step in enumerate(self._steps):
             _require_order(step, self.names[:number], self.names[number + 1 :])
 
     @property
     def names(self) -> tuple[str, ...]:
         """The steps' names, in order."""
-        return tuple(step.name for step in self._steps)
+        return self._names
 
     def index(self, name: str) -> int:
         """The position of the step of that name, from 0.

@@ -72,12 +72,17 @@ class CloseDescriptors(Step):
         # Looking again costs page faults, which a fork has made dear; only steps of the user's own
         # may have opened something that the walk does not know.
         seen = walk.seen if _stock_before(walk, self.name) else None
-        walk.closed = tuple(close_all(open_numbers() if seen is None else seen, kept, walk.owners))
+        walk.closed = close_all(open_numbers() if seen is None else seen, kept, walk.owners)
 
 
 def _stock_before(walk: Walk, name: str) -> bool:
-    before = walk.steps.names.index(name)
-    return all(type(walk.steps[n]).__module__.startswith(__package__) for n in range(before))
+    """Whether no other steps than stock ones came before the one of that name."""
+    for step in walk.steps:
+        if step.name == name:
+            return True
+        if not type(step).__module__.startswith(__package__):
+            return False
+    return True
 
 
 def _account_for(walk: Walk, others: set[int]) -> None:
