@@ -12,7 +12,7 @@ import select
 import stat
 import sys
 
-from .process import close_quietly, signal
+from .process import close_quietly, own_status, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,15 +65,8 @@ def _table_size() -> int | None:
     """``FDSize`` bounds every open number: it is the size of the kernel's table of this process,
     which follows what is open. None without ``/proc``.
     """
-    try:
-        fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        _, found, rest = os.read(fd, 4096).partition(b"FDSize:")
-        return int(rest.split(None, 1)[0]) if found else None
-    finally:
-        os.close(fd)
+    size = own_status("FDSize:")
+    return None if size is None else int(size)
 
 
 def _listed() -> set[int]:

@@ -115,13 +115,28 @@ def is_alive(pid: int) -> bool:
     return (stat_fields(pid) or ["?"])[0] != "Z"
 
 
-def stat_fields(pid: int | str) -> list[str] | None:
-    """The fields of ``/proc/PID/stat`` after the name: state, ppid, pgrp, session, tty_nr, …"""
+def of_proc(path: str) -> str | None:
+    """The content of a small file below ``/proc``; None if it can't be had.
+
+    By system calls: a file object with its buffer and codec costs several times as much, and a
+    start asks about a dozen of these.
+    """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().decode("utf-8", "replace").rpartition(")")[2].split()
+        fd = os.open(f"/proc/{path}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        return os.read(fd, 1 << 14).decode("utf-8", "replace")
+    except OSError:  # the process has ended
+        return None
+    finally:
+        os.close(fd)
+
+
+def stat_fields(pid: int | str) -> list[str] | None:
+    """The fields of ``/proc/PID/stat`` after the name: state, ppid, pgrp, session, tty_nr, …"""
+    found = of_proc(f"{pid}/stat")
+    return None if found is None else found.rpartition(")")[2].split()
 
 
 def start_time(pid: int) -> str:
@@ -194,30 +209,31 @@ def send_signal(pid: int, pidfd: int | None, number: int) -> None:
 
 def has_capability(number: int) -> bool:
     """Whether the process has that effective capability (capabilities(7))."""
-    effective = _capabilities(b"CapEff:")
+    effective = _capabilities("CapEff:")
     return os.geteuid() == 0 if effective is None else bool(effective >> number & 1)
 
 
 def permitted_capabilities() -> int:
     """The capabilities that the process may use, if not now; 0 where they can't be told."""
-    return _capabilities(b"CapPrm:") or 0
+    return _capabilities("CapPrm:") or 0
 
 
-def _capabilities(which: bytes) -> int | None:
-    try:
-        with open("/proc/self/status", "rb") as file:
-            for line in file:
-                if line.startswith(which):
-                    return int(line.split()[1], 16)
-    except OSError:
-        pass
-    return None
+def _capabilities(which: str) -> int | None:
+    found = own_status(which)
+    return None if found is None else int(found, 16)
+
+
+def own_status(which: str) -> str | None:
+    """The first word behind that of ``/proc/self/status``; None without ``/proc``."""
+    _, found, rest = (of_proc("self/status") or "").partition(f"\n{which}")
+    return rest.split(None, 1)[0] if found else None
 
 
 def has_threads() -> bool:
     """Whether there may be threads beside this one."""
     try:
-        return len(os.listdir("/proc/self/task")) > 1
+        # The kernel counts each thread as a link, beside the two that every directory has.
+        return os.stat("/proc/self/task").st_nlink > 3
     except OSError:
         return "threading" in sys.modules
 

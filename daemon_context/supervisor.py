@@ -10,7 +10,7 @@ import os
 import stat
 
 from .options import Supervisor
-from .process import stat_fields
+from .process import of_proc, stat_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ class Facts:
 
     def name_of(self, pid: int) -> str:
         """Name of the process, cut to 15 characters by the kernel."""
-        try:
-            with open(f"/proc/{pid}/comm") as file:
-                return file.read().strip()
-        except OSError:
-            return ""
+        return (of_proc(f"{pid}/comm") or "").strip()
 
     def parent_of(self, pid: int) -> int:
         """Parent of the process; 0: none, or not to be known."""
@@ -112,11 +108,7 @@ class Facts:
     @property
     def cgroup(self) -> str:
         """Content of ``/proc/self/cgroup``."""
-        try:
-            with open("/proc/self/cgroup") as file:
-                return file.read()
-        except OSError:
-            return ""
+        return of_proc("self/cgroup") or ""
 
 
 def _socket_kind() -> str:
