@@ -75,7 +75,7 @@ def _marks(tables: Tables) -> Iterator[Mark]:
     yield ratio("10 000 descriptors, every second kept", "descriptors-detach", PD, 1.0, INLINE)
     yield ratio("large heap: launcher back and body running", "heap-both", BARE, 1.15, WAITING)
     yield ratio("unique set of the idle daemon", "memory-unique", PD, 0.8, BARE)
-    yield ratio("lock and unlock of a pid file", "lock", PD, 0.6, "C with flock")
+    yield ratio("lock and unlock of a pid file", "lock", PD, 0.6, "flock by hand")
     yield ratio("racing starts: settled", "race-time", PD, 0.3, BARE)
     yield from _race(tables)
     yield figure("stop returns after the daemon's death", "stop", 1, "ms")

@@ -7,7 +7,6 @@ import sys
 
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError
 from ..process import has_threads, signal
-from ..report import Report, prepare
 from ..sequence import explained
 from ..step import Step
 
@@ -52,6 +51,9 @@ class Detach(Step):
         _consider_threads(walk.options.threads)
 
     def apply(self, walk: Walk) -> None:
+        # Not before: a refused start and one in the foreground do without.
+        from ..report import Report, prepare
+
         if walk.options.owner_changes or walk.options.chroot_directory:
             prepare(walk)
         walk.report = Report(walk)
