@@ -18,13 +18,12 @@ import errno
 import fcntl
 import os
 import stat
-import struct
 from time import sleep
 
 from .process import open_pidfd, poll
 
 EXCLUSION, OWNER = 0, 1  # bytes of the file; a lock may lie behind its end
-FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, length, pid
+FLOCK_SIZE = 32  # struct flock on 64-bit Linux; its fields: see `_flock` and `_conflict`
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 CONTENT_LARGEST = 32
 RETRY = 0.01  # seconds, where there is no process to wait for
@@ -103,13 +102,18 @@ def unlock(fd: int) -> None:
 
 
 def _flock(kind: int, start: int, length: int = 1) -> bytes:
-    return struct.pack(FLOCK, kind, os.SEEK_SET, start, length, 0)
+    # By views: the import of `struct` would cost more than all that a start does with a lock.
+    lock = memoryview(bytearray(FLOCK_SIZE))
+    lock.cast("h")[0] = kind  # l_type; l_whence, behind it, stays 0: SEEK_SET
+    lock.cast("q")[1] = start
+    lock.cast("q")[2] = length
+    return lock.tobytes()
 
 
 def _conflict(fd: int, command: int, start: int) -> tuple[int, int] | None:
     """Type and pid of the lock that another process holds on the byte."""
     answer = fcntl.fcntl(fd, command, _flock(fcntl.F_WRLCK, start))
-    kind, _, _, _, pid = struct.unpack(FLOCK, answer)
+    kind, pid = memoryview(answer).cast("h")[0], memoryview(answer).cast("i")[6]
     return None if kind == fcntl.F_UNLCK else (kind, pid)
 
 
