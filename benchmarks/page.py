@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from . import anatomy
 from .figures import Table
 from .plots import to_plots
 from .show import Run, cells
@@ -49,6 +50,7 @@ def to_docs(run: Run, page: Path, directory: Path) -> None:
     """Write the page, and its plots beside it."""
     plots = to_plots(run, directory)
     parts = [INTRODUCTION.format(command=run.command), _machine(run), _marks(run)]
+    parts.append(anatomy.to_markdown(run.tables))
     parts.append("## Plots\n")
     for title, path in plots:
         parts.append(f"![{title}]({path.relative_to(page.parent).as_posix()})\n")

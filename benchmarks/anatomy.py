@@ -1,0 +1,66 @@
+"""Where the time of a launch goes, from the tables of one run; and what was learnt on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .contenders import INTERPRETER, OURS, WAITING
+from .figures import Table
+
+LEARNT = """\
+- **Modules.** The package is imported in a fraction of a millisecond; what a start needs is
+  imported by the first `open()`. A module costs about a tenth of a millisecond to be found and
+  read, whatever is in it, and the rest by its size. Merging the step files and the report into a
+  few large ones would save about a millisecond of a launch; the code keeps one file for each
+  concern. Importing them with the package would move their cost into the import, and make
+  *detach* look better by as much: no start would be faster.
+- **A launcher that has an answer** waits for two forks, for the daemon's steps and for the session
+  leader to leave. *Bare, waits for ready* has only the forks and the wait, and is the limit for the
+  marks of *launch*: what they leave above it has to pay for imports, checks, steps and the report.
+- **After a fork, code is dear.** What a process touches for the first time after it is copied page
+  by page, and running Python touches what it runs, for the counts of references. So all that can
+  be decided, opened and listed is so before the first fork, and the daemon's steps are few system
+  calls each. Files below `/proc` are read by system calls: a file object with its buffer and codec
+  costs several times as much.
+- **A large heap** costs its page tables at each fork, and again when a process that has it ends.
+  The session leader, which tells how the daemon died, has them too, and leaves before the launcher
+  does: that is what *large heap* pays above *bare, waits for ready*.
+- **Descriptors.** Asking `poll` about all numbers takes two milliseconds at ten thousand, reserving
+  five thousand numbers one, and telling what each one was (`fstat`) four: a call or an object for
+  each beyond these doubled it.
+- **Locking.** By hand it is open, `flock`, write, unlink, close. A pid file of ours also has the
+  owner's lock, which names the live daemon from the kernel, a descriptor of its directory, and a
+  look before each use at whether the numbers are still its own.
+- **Racing starts** are forked by a program that has constructed its context already, so the
+  modules of a start, which one that loses needs as well, are imported by each of them. `lockfile`,
+  whose errors the refusals are, is not: it costs more than all else together.
+- **Memory.** Most of the idle daemon is the interpreter, which all have.
+"""
+
+
+def to_markdown(tables: dict[str, Table]) -> str:
+    """The section of the page."""
+    lines = ["## Where the time goes", ""]
+    parts = list(_parts(tables))
+    if parts:
+        lines += ["A launch without pid file; from the medians below.", ""]
+        lines += ["| part | ms |", "| --- | ---: |"]
+        lines += [f"| {what} | {milliseconds:.2f} |" for what, milliseconds in parts]
+        lines.append("")
+    return "\n".join(lines) + "\n" + LEARNT
+
+
+def _parts(tables: dict[str, Table]) -> Iterator[tuple[str, float]]:
+    def median(key: str, name: str) -> float:
+        found = tables[key].median(name) if key in tables else None
+        return float("nan") if found is None else found
+
+    warm = f"{OURS} (warm)"
+    if not {"launch", "import", "detach", "back"} <= set(tables) or warm not in tables["back"].rows:
+        return
+    forks = median("back", WAITING)
+    yield "the interpreter's own start and end", median("launch", INTERPRETER)
+    yield "importing the package, constructing a context", median("import", OURS)
+    yield "modules that the first `open()` imports", median("back", OURS) - median("back", warm)
+    yield "two forks and a wait, by hand", forks
+    yield "options, checks, report, steps, the session leader's end", median("back", warm) - forks
