@@ -10,7 +10,7 @@ import os
 import stat
 
 from .options import Supervisor
-from .process import of_proc, stat_fields
+from .process import of_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Facts:
         self.pid = os.getpid()
         self.ppid = os.getppid()
         self.session = os.getsid(0)
+        self._stats: dict[int, str] = {}  # read once: the kernel takes its time to write one
 
     @property
     def has_tty(self) -> bool:
@@ -57,12 +58,17 @@ class Facts:
 
     def name_of(self, pid: int) -> str:
         """Name of the process, cut to 15 characters by the kernel."""
-        return (of_proc(f"{pid}/comm") or "").strip()
+        return self._stat(pid).rpartition(")")[0].partition("(")[2]
 
     def parent_of(self, pid: int) -> int:
         """Parent of the process; 0: none, or not to be known."""
-        fields = stat_fields(pid)
+        fields = self._stat(pid).rpartition(")")[2].split()
         return int(fields[1]) if fields else 0
+
+    def _stat(self, pid: int) -> str:
+        if pid not in self._stats:
+            self._stats[pid] = of_proc(f"{pid}/stat") or ""
+        return self._stats[pid]
 
     @property
     def stdin(self) -> str:
