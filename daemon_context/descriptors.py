@@ -152,28 +152,26 @@ def _resource_tracker() -> set[int]:
     return set() if fd is None else {fd}
 
 
-def reset_wakeup(kept: set[int]) -> None:
+def reset_wakeup(others: set[int]) -> None:
     """Wake-up bytes must not be written to whatever gets that number next."""
     fd = signal.set_wakeup_fd(-1)
-    if fd in kept:
+    if fd >= 0 and fd not in others and is_open(fd):
         signal.set_wakeup_fd(fd)
 
 
-def close_all(
-    seen: set[int], kept: set[int], owners: Owners | None
-) -> list[tuple[int, int, str | None]]:
-    """Close what is seen open and not kept: through its owners, or reserved.
+def close_all(others: set[int], owners: Owners | None) -> list[tuple[int, int, str | None]]:
+    """Close these descriptors: through their owners, or reserved.
 
     There may be thousands: so no call and no object for each beyond what has to be. Returns what
     `Closed` is made of.
     """
-    closed = []
-    reserved = set()
+    closed: list[tuple[int, int, str | None]] = []
+    if not others:
+        return closed
     owned = owners.raw if owners is not None else {}
-    others = sorted(seen - kept)
-    stand_in = _stand_in() if others else -1
+    stand_in = _stand_in()
     fstat = os.fstat
-    for fd in others:
+    for fd in sorted(others):
         try:
             mode = fstat(fd).st_mode
         except OSError:
@@ -181,11 +179,9 @@ def close_all(
         owner = owners.close(fd) if owners is not None and fd in owned else None
         if owner is None and fd != stand_in:
             _reserve(fd, stand_in)
-            reserved.add(fd)
         closed.append((fd, mode, owner))
     if stand_in >= 0:
         os.close(stand_in)
-    _close_unseen(kept, reserved)
     return closed
 
 
@@ -202,17 +198,15 @@ def _reserve(fd: int, stand_in: int) -> None:
         close_quietly(fd)
 
 
-def _close_unseen(kept: set[int], reserved: set[int]) -> None:
+def close_unseen(kept: set[int]) -> None:
     """Close, gap by gap, what can't be seen without /proc: `poll` takes an ``O_PATH`` descriptor
     for closed, and was asked for the numbers below MANY only.
     """
-    if os.access("/proc/self/fd", os.F_OK):
-        return
     # Not beyond the limit: from there CPython 3.13 takes closefrom(3), which aborts the process
     # where neither /proc nor close_range works.
     bound = min(os.sysconf("SC_OPEN_MAX"), UNSEEN)
     start = 3
-    for fd in sorted(fd for fd in kept | reserved if 2 < fd < bound):
+    for fd in sorted(fd for fd in kept if 2 < fd < bound):
         os.closerange(start, fd)
         start = fd + 1
     os.closerange(start, bound)

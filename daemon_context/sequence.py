@@ -45,7 +45,7 @@ class Walk:
         self.lasting: set[int] = set()  # acquired, and needed longer than the walk
         self.last_words: LastWords | None = None
         self.kept: set[int] = set()  # preserved beside those given
-        self.seen: set[int] | None = None  # open when the start began
+        self.others: set[int] | None = None  # open when the start began, and not preserved
         self.owners: Owners | None = None  # Python objects of what will be closed
         self.closed: list[tuple[int, int, str | None]] = []  # see `descriptors.Closed`
         self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2

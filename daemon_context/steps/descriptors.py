@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from ..descriptors import close_all, open_numbers, preserved, reset_wakeup
+from ..descriptors import close_all, close_unseen, open_numbers, preserved, reset_wakeup
 from ..errors import DaemonOSEnvironmentError
 from ..step import Step
 
@@ -36,12 +37,13 @@ class FlushStreams(Step):
             stream = getattr(sys, name)
             if hasattr(stream, "flush") and not getattr(stream, "closed", False):
                 _flush(stream, f"sys.{name}")
-        walk.seen = others = open_numbers()
+        seen = open_numbers()
+        others = seen - preserved(walk)
+        if _stock_before(walk, "close-descriptors"):
+            walk.others = others
         if walk.options.spawning:
             # The launcher goes on, and would write what preserved files have buffered as well.
-            others = others - {0, 1, 2, *walk.descriptors}
-        else:
-            others = others - preserved(walk)
+            others = seen - {0, 1, 2, *walk.descriptors}
         if others:
             _account_for(walk, others)
 
@@ -67,16 +69,20 @@ class CloseDescriptors(Step):
         return f"close every descriptor from 3 on that is not preserved ({kept} given)"
 
     def apply(self, walk: Walk) -> None:
-        kept = preserved(walk)
-        reset_wakeup(kept)
-        # Looking again costs page faults, which a fork has made dear; only steps of the user's own
-        # may have opened something that the walk does not know.
-        seen = walk.seen if _stock_before(walk, self.name) else None
-        walk.closed = close_all(open_numbers() if seen is None else seen, kept, walk.owners)
+        # Looking again costs page faults, which a fork has made dear.
+        others = open_numbers() if walk.others is None else walk.others
+        if others:
+            others = others - preserved(walk)  # what the walk has acquired since is among these
+        reset_wakeup(others)
+        walk.closed = close_all(others, walk.owners)
+        if not os.access("/proc/self/fd", os.F_OK):
+            close_unseen(preserved(walk).union(fd for fd, _, owner in walk.closed if owner is None))
 
 
 def _stock_before(walk: Walk, name: str) -> bool:
-    """Whether no other steps than stock ones came before the one of that name."""
+    """Whether only stock steps come before the one of that name: a user's own may open what the
+    walk does not know.
+    """
     for step in walk.steps:
         if step.name == name:
             return True

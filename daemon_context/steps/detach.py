@@ -58,6 +58,7 @@ class Detach(Step):
             prepare(walk)
         walk.report = Report(walk)
         _hand_over(walk, True)
+        activated = os.environ.get("LISTEN_PID") == str(walk.launcher)
         # A handler that raises between the fork and the wait would lose sight of the child.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -68,7 +69,7 @@ class Detach(Step):
         if leader:
             _launch(walk, leader, mask)
         else:
-            _lead(walk, mask)
+            _lead(walk, mask, activated)
 
 
 def _launch(walk: Walk, leader: int, mask: Any) -> None:
@@ -91,7 +92,7 @@ def _launch(walk: Walk, leader: int, mask: Any) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _lead(walk: Walk, mask: Any) -> None:
+def _lead(walk: Walk, mask: Any, activated: bool) -> None:
     """In the session leader, which never returns, and in the daemon, which does."""
     assert walk.report is not None
     try:
@@ -114,7 +115,10 @@ def _lead(walk: Walk, mask: Any) -> None:
     _hand_over(walk, False)
     walk.report.begin_daemon()
     walk.note("second fork")
-    _follow_activation(walk.launcher)
+    if activated:
+        # Sockets handed over by a supervisor are meant for the process that LISTEN_PID names
+        # (sd_listen_fds(3)): from now on the daemon.
+        os.environ["LISTEN_PID"] = str(os.getpid())
 
 
 def _fork(which: str) -> int:
@@ -138,14 +142,6 @@ def _hand_over(walk: Walk, under_way: bool) -> None:
     """The one time when forked processes must keep the lock of our pid file."""
     if walk.options.pidfile_lock is not None:
         walk.options.pidfile_lock.handing_over = under_way
-
-
-def _follow_activation(launcher: int) -> None:
-    """Sockets handed over by a supervisor are meant for the process that LISTEN_PID names
-    (sd_listen_fds(3)): from now on the daemon.
-    """
-    if os.environ.get("LISTEN_PID") == str(launcher):
-        os.environ["LISTEN_PID"] = str(os.getpid())
 
 
 def _require_main_thread() -> None:
