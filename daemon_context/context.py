@@ -383,10 +383,10 @@ class DaemonContext:
 
         :param status: a few words about the state, for the handle that `spawn` returns
         """
-        from .errors import DaemonError
-
         walk = self._walk
         if walk is None:
+            from .errors import DaemonError
+
             raise DaemonError("ready() was called on a context that is not open; call open() first")
         if self._is_ready:
             from warnings import warn
@@ -395,12 +395,11 @@ class DaemonContext:
             return
         # First the state: a signal may end the body as soon as the launcher has been told.
         self._is_ready = True
-        if walk.report is not None:
-            try:
-                walk.report.ready(status)
-            except DaemonError:
-                self._is_ready = False
-                raise
+        if walk.report is not None and not walk.report.ready(status):
+            from .errors import StartError
+
+            self._is_ready = False
+            raise StartError("the start was cancelled before the daemon was ready")
 
     @property
     def closed(self) -> tuple[Closed, ...]:

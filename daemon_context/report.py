@@ -68,16 +68,14 @@ class Report:
         if self.progress_w in self.walk.descriptors and self.walk.process == "daemon":
             os.write(self.progress_w, bytes([min(number, 255)]))
 
-    def ready(self, status: str = "") -> None:
-        """Say that the daemon works.
-
-        :raises StartError: nobody listens any more: the start was cancelled
-        """
+    def ready(self, status: str = "") -> bool:
+        """Say that the daemon works; False: nobody listens any more, the start was cancelled."""
         self.progress(0)
         if not send(self.report_w, READY, status.encode("utf-8", "replace")[:WORDS_LARGEST]):
-            raise StartError("the start was cancelled before the daemon was ready")
+            return False
         self.walk.close(*self.fds)
         self.walk.report = None
+        return True
 
     def fail(self, walk: Walk, error: BaseException, status: int = 1) -> NoReturn:
         """Undo what the daemon did, tell the launcher, and end without unwinding."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from .errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
 from .process import close_quietly, lifted
@@ -109,8 +110,6 @@ class Walk:
 
     def _watch_uncaught(self) -> None:
         """Without a ``with``, only this hook sees what the body raises."""
-        import sys
-
         previous = sys.excepthook
 
         def hook(kind: Any, error: BaseException, traceback: Any) -> None:
