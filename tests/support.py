@@ -21,6 +21,23 @@ ROOT = Path(__file__).resolve().parent.parent
 MARK = "DAEMON_CONTEXT_TEST"
 DEADLINE = 20.0
 T = TypeVar("T")
+# A daemon as many are written: it keeps the streams that it got. It prints when nobody but a
+# caller that waits for the end of its output can hear it.
+NAIVE = """
+    import os, time
+    launcher = os.getpid()
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    while os.path.exists(f"/proc/{launcher}/exe"):  # which a zombie has no more
+        time.sleep(0.01)
+    print("the launcher is gone", flush=True)
+    with open("d.pid", "w") as file:
+        print(os.getpid(), file=file)
+    time.sleep(1000)
+"""
 
 
 def until(probe: Callable[[], T], seconds: float = DEADLINE, what: str = "") -> T:

@@ -137,6 +137,21 @@ def test_a_caller_of_a_start_that_fails_goes_on_too(box: support.Sandbox, how: s
     box.settled()
 
 
+def test_a_daemon_that_keeps_its_streams_keeps_its_caller_waiting(box: support.Sandbox) -> None:
+    """Or the tests above would prove nothing."""
+    caller = box.popen(
+        """
+        import subprocess, sys
+        start = [sys.executable, sys.argv[1]]
+        print(subprocess.run(start, capture_output=True, text=True).stdout, end="")
+        """,
+        box.script(support.NAIVE, "daemon.py"),
+    )
+    pid = box.pid()
+    os.kill(pid, signal.SIGKILL)
+    assert caller.communicate(timeout=support.DEADLINE) == ("the launcher is gone\n", "")
+
+
 # --- terminals
 
 IN_TERMINAL = """
@@ -223,6 +238,41 @@ def test_an_empty_environment(box: support.Sandbox) -> None:
     prefix = ["env", "-i", f"{support.MARK}={box.mark}", f"PYTHONPATH={support.ROOT}"]
     assert box.run(PROGRAM, prefix=prefix).returncode == 0
     stop(box)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_cron_gives_to_its_jobs(box: support.Sandbox, fails: bool) -> None:
+    # Not Debian's alone: others wait for the end of the pipe, to mail what comes through it.
+    environ = {
+        support.MARK: box.mark, "PYTHONPATH": support.ROOT, "SHELL": "/bin/sh", "HOME": box.path,
+        "LOGNAME": "somebody", "PATH": "/usr/bin:/bin",
+    }  # fmt: skip
+    settings = [f"{name}={value}" for name, value in environ.items()]
+    done = box.run(
+        """
+        import os, sys
+        from daemon_context import DaemonContext
+        from tests.launching import report
+        print("starting")
+        context = DaemonContext(pidfile=sys.argv[1], working_directory=".")
+        facts = [context.supervisor.name, context.detach_process]
+        with context as daemon:
+            report("facts", facts)
+            daemon.sleep()
+        """,
+        "no/d.pid" if fails else "d.pid",
+        prefix=["setsid", "--wait", "env", "-i", *settings, "sh", "-c", '"$@"; exit $?', "sh"],
+        stdin=None, input="",
+    )  # fmt: skip
+    assert done.stdout == "starting\n"
+    if fails:
+        assert done.returncode == 1
+        assert "cannot lock the pid file" in done.stderr
+        box.settled()
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(box.text("facts")) == ["shell", True]
+        stop(box)
 
 
 @pytest.mark.root

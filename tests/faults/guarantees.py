@@ -52,7 +52,12 @@ GUARANTEES: list[tuple[str, str, str, Callable[[Case], bool]]] = [
         lambda case: case.variant == "owner" and case.action.startswith("E"),
     ),
     ("Cost follows what is open, not the limits", "", "descriptors", lambda case: False),
-    ("Nothing is inherited that makes a caller hang", "", "callers", lambda case: False),
+    (
+        "Nothing is inherited that makes a caller hang",
+        "",
+        "callers callers_remote",
+        lambda case: False,
+    ),
     ("Under a supervisor it does the right thing", "", "supervisor", lambda case: False),
     ("Nothing dies silently", "", "lastwords", lambda case: False),
     (
