@@ -9,6 +9,7 @@ Two kinds of parts are generated, so that they can't say what the code does not 
 * a ``text`` block behind ``<!-- output -->`` and a ``python`` block: what that program prints.
 
 A python block behind ``<!-- fragment -->`` is no complete program: it is compiled, but not run.
+One behind ``<!-- file: NAME -->`` neither: it is a file for the programs behind it on its page.
 One behind ``<!-- arguments: start -->`` is run with these arguments. One behind
 ``<!-- status: 3 -->`` ends with that status, the others with 0.
 """
@@ -36,7 +37,8 @@ from tests import support  # noqa: E402
 PLACE = "/srv/app"  # stands for the directory in which a program was run
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAM = re.compile(
-    r"(?P<fragment><!-- fragment -->\n)?(?:<!-- arguments: (?P<arguments>[^\n]+?) -->\n)?"
+    r"(?P<fragment><!-- fragment -->\n)?(?:<!-- file: (?P<file>\S+) -->\n)?"
+    r"(?:<!-- arguments: (?P<arguments>[^\n]+?) -->\n)?"
     r"(?:<!-- status: (?P<status>\d+) -->\n)?"
     r"^```python\n(?P<code>.*?)^```\n"
     r"(?:\n<!-- output -->\n```text\n(?P<output>.*?)^```\n)?",
@@ -46,11 +48,18 @@ SECTION = re.compile(r"(<!-- generated: (?P<name>\S+) -->\n).*?(<!-- end -->)", 
 
 
 class Program:
-    """A python block: its code, whether it is a fragment, and what it is said to print."""
+    """A python block: its code, whether it is a fragment, and what it is said to print.
+
+    :ivar file: its name, if it is a file for others
+    :ivar beside: the files that are there when it is run
+    """
 
     def __init__(self, page: Path, match: re.Match[str]) -> None:
         self.code = match["code"]
-        self.fragment = bool(match["fragment"])
+        self.file = match["file"]
+        before = PROGRAM.finditer(match.string, 0, match.start())
+        self.beside = {other["file"]: other["code"] for other in before if other["file"]}
+        self.fragment = bool(match["fragment"] or self.file)
         self.arguments = (match["arguments"] or "").split()
         self.status = int(match["status"] or 0)
         self.output = match["output"]
@@ -59,6 +68,8 @@ class Program:
 
     def run(self, box: support.Sandbox) -> subprocess.CompletedProcess[str]:
         """Run it as from a shell: in a session of its own, so that our supervisor is not its."""
+        for name, code in self.beside.items():
+            box.script(code, name)
         path = box.script(self.code, "app.py")
         environ = {key: value for key, value in box.environ.items() if key != "INVOCATION_ID"}
         return subprocess.run(

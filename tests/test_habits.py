@@ -1,4 +1,4 @@
-"""What published callers do with python-daemon goes on working, with one import swapped."""
+"""What published callers do with python-daemon goes on working, through a module of its name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from pathlib import Path
 import pytest
 
 from . import support
+from .test_docs import regenerate
+
+# As the README has it: a few lines of names, and all that the programs here import of ours.
+(MODULE,) = [
+    program.code
+    for program in regenerate.programs(support.ROOT / "README.md")
+    if program.file == "daemon.py"
+]
+
+
+@pytest.fixture
+def box(box: support.Sandbox) -> support.Sandbox:
+    box.script(MODULE, "daemon.py")
+    return box
 
 
 def log(box: support.Sandbox, *lines: str) -> None:
@@ -34,13 +48,44 @@ def stop(box: support.Sandbox, number: int = signal.SIGTERM) -> None:
     support.gone(pid)
 
 
+# --- imports
+
+IMPORTS = {
+    "import daemon": "daemon.DaemonContext, daemon.pidfile.TimeoutPIDLockFile",
+    "import daemon.pidfile": "daemon.DaemonContext, daemon.pidfile.TimeoutPIDLockFile",
+    "import daemon.pidlockfile": "daemon.DaemonContext, daemon.pidlockfile.TimeoutPIDLockFile",
+    "import daemon as d, daemon.pidfile as p": "d.DaemonContext, p.TimeoutPIDLockFile",
+    "from daemon import DaemonContext, pidfile": "DaemonContext, pidfile.TimeoutPIDLockFile",
+    "from daemon import daemon, pidlockfile": "daemon.DaemonContext, pidlockfile.PIDLockFile",
+    "from daemon.daemon import DaemonContext as D; from daemon.pidfile import *": "D, PIDLockFile",
+}
+
+
+@pytest.mark.parametrize("imports", IMPORTS)
+def test_every_way_of_importing_it(box: support.Sandbox, imports: str) -> None:
+    program = box.script(f"""
+        {imports}
+        import os, time
+        Context, PIDFile = {IMPORTS[imports]}
+        with Context(None, os.getcwd(), 0o022, pidfile=PIDFile("d.pid", 0)):
+            while True:
+                time.sleep(60)
+    """)
+    # Without detach_process, as nearly all have it; so by somebody who is no supervisor.
+    done = box.run(program, prefix=["setsid", "--wait", "env", "-u", "INVOCATION_ID"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (box.path / "d.pid").read_text() == f"{box.pid()}\n"
+    stop(box)
+    support.until(lambda: not (box.path / "d.pid").exists())
+
+
 # --- pid files
 
 PID_FILES = {
     "a path": "os.path.abspath('d.pid')",
     "a relative path": "'d.pid'",
     "pathlib": "pathlib.Path('d.pid')",
-    "PidFile": "daemon_context.PidFile('d.pid')",
+    "PidFile": "PidFile('d.pid')",
     "TimeoutPIDLockFile": "TimeoutPIDLockFile('d.pid')",
     "TimeoutPIDLockFile with -1": "TimeoutPIDLockFile('d.pid', -1)",
     "TimeoutPIDLockFile with a timeout": "TimeoutPIDLockFile('d.pid', acquire_timeout=3)",
@@ -55,8 +100,8 @@ PID_FILES = {
 def test_a_pid_file_of_any_kind(box: support.Sandbox, pidfile: str) -> None:
     body = f"""
         import os, pathlib, warnings
-        import daemon_context
-        from daemon_context.pidfile import PIDLockFile, TimeoutPIDLockFile
+        import daemon
+        from daemon.pidfile import PidFile, PIDLockFile, TimeoutPIDLockFile
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import lockfile.pidlockfile
@@ -70,9 +115,9 @@ def test_a_pid_file_of_any_kind(box: support.Sandbox, pidfile: str) -> None:
                 super().acquire(self.acquire_timeout if timeout is None else timeout)
 
         pidfile = {PID_FILES[pidfile]}
-        with daemon_context.DaemonContext(pidfile=pidfile, detach_process=True) as daemon:
-            assert daemon.pidfile is pidfile
-            daemon.sleep()
+        with daemon.DaemonContext(pidfile=pidfile, detach_process=True) as context:
+            assert context.pidfile is pidfile
+            context.sleep()
     """
     run(box, body)
     pid = box.pid()
@@ -91,8 +136,8 @@ def test_the_pid_file_object_may_have_been_used_before(box: support.Sandbox) -> 
         box,
         """
         import os
-        from daemon_context import DaemonContext
-        from daemon_context.pidfile import TimeoutPIDLockFile
+        from daemon import DaemonContext
+        from daemon.pidfile import TimeoutPIDLockFile
         pidfile = TimeoutPIDLockFile("d.pid", 1)
         with pidfile:
             assert pidfile.is_locked() and pidfile.i_am_locking()
@@ -111,8 +156,8 @@ def test_the_exceptions_of_lockfile_are_caught(box: support.Sandbox) -> None:
     body = """
         import sys
         import lockfile
-        from daemon_context import DaemonContext
-        from daemon_context.pidfile import TimeoutPIDLockFile
+        from daemon import DaemonContext
+        from daemon.pidfile import TimeoutPIDLockFile
         path, timeout = sys.argv[1], float(sys.argv[2])
         context = DaemonContext(pidfile=TimeoutPIDLockFile(path, timeout), detach_process=True)
         try:
@@ -144,8 +189,8 @@ def test_a_pid_file_and_everything_else_is_assigned_after_construction(
         box,
         """
         import signal, sys
-        import daemon_context as daemon
-        from daemon_context import pidfile
+        import daemon
+        from daemon import pidfile
 
         data = open("data", "w")
 
@@ -186,7 +231,7 @@ def test_open_without_with_and_close_at_exit(box: support.Sandbox) -> None:
         box,
         """
         import atexit, os
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         context = DaemonContext(pidfile="d.pid", detach_process=True, stdout="log")
         assert not context.is_open
         atexit.register(lambda: print(context.is_open, os.path.exists(pid_file), flush=True))
@@ -206,7 +251,7 @@ def test_close_twice_and_five_cycles_leave_one_exit_handler(box: support.Sandbox
         box,
         """
         import atexit, sys
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         before = atexit._ncallbacks()
         out = open("log", "w")
         context = DaemonContext(pidfile="d.pid", working_directory=".", detach_process=False,
@@ -234,7 +279,7 @@ def test_a_subclass_with_its_own_terminate_exit_and_positional_init(box: support
         box,
         """
         import sys
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
 
         class Feed(DaemonContext):
             def __init__(self, name, chroot_directory=None, working_directory="/", *args, **kw):
@@ -267,7 +312,7 @@ def test_a_subclass_that_sets_options_before_it_calls_init_or_never_does(
     run(
         box,
         """
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         class Feed(DaemonContext):
             uid = gid = None
             detach_process = True
@@ -286,7 +331,7 @@ def test_terminate_set_on_the_instance_is_the_handler(box: support.Sandbox) -> N
         box,
         """
         import sys
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         def bye(number, frame):
             print("bye", number, flush=True)
             sys.exit(0)
@@ -306,7 +351,7 @@ def test_own_attributes_are_kept_and_read_from_with_as(box: support.Sandbox) -> 
     run(
         box,
         """
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         context = DaemonContext(detach_process=True, stdout="log")
         context.settings = {"interval": 5}
         with context as same:
@@ -325,7 +370,7 @@ def test_numbers_that_are_not_open_are_tolerated(box: support.Sandbox, preserve:
     run(
         box,
         f"""
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         data = open("data", "w")
         with DaemonContext(detach_process=True, stdout="log", files_preserve={preserve}):
             try:
@@ -344,7 +389,7 @@ def test_streams_that_are_files_are_kept_and_duplicated(box: support.Sandbox) ->
         box,
         """
         import os, sys
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         log = open("log", "a")
         with open("in", "w") as file:
             file.write("typed")
@@ -364,7 +409,7 @@ def test_a_stream_without_a_descriptor_takes_over_the_name_in_sys(box: support.S
         box,
         """
         import io, os, sys
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
 
         class Collect:
             def __init__(self):
@@ -391,7 +436,7 @@ def test_an_empty_signal_map_sets_nothing(box: support.Sandbox) -> None:
         box,
         """
         import signal
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         numbers = (signal.SIGTERM, signal.SIGTSTP, signal.SIGTTIN, signal.SIGINT)
         before = [signal.getsignal(number) for number in numbers]
         with DaemonContext(detach_process=True, signal_map={}, stdout="log", pidfile="d.pid") as d:
@@ -410,7 +455,7 @@ def test_a_given_map_replaces_the_default_one(box: support.Sandbox) -> None:
         box,
         """
         import signal
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         context = DaemonContext(
             detach_process=True, pidfile="d.pid", stdout="log",
             signal_map={signal.SIGHUP: None, signal.SIGUSR1: "terminate"},
@@ -432,7 +477,7 @@ def test_the_default_map_ignores_the_terminals_signals_and_terminates(
     run(
         box,
         """
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         with DaemonContext(detach_process=True, pidfile="d.pid", stdout="log") as context:
             try:
                 context.sleep()
@@ -451,7 +496,7 @@ def test_the_default_map_ignores_the_terminals_signals_and_terminates(
 def test_terminate_leaves_with_status_0(box: support.Sandbox) -> None:
     done = box.run("""
         import os, signal
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         with DaemonContext(detach_process=False, stdout="log"):
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()
@@ -464,7 +509,7 @@ def test_request_stop_ends_the_loop(box: support.Sandbox) -> None:
         box,
         """
         import signal
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         context = DaemonContext(
             pidfile="d.pid", detach_process=True, stdout="log",
             signal_map={signal.SIGTERM: "request_stop"},
@@ -487,7 +532,7 @@ def test_request_stop_ends_the_loop(box: support.Sandbox) -> None:
 def test_detach_process_false_with_everything_set_afterwards(box: support.Sandbox) -> None:
     done = box.run("""
         import os, signal, sys
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         launcher = os.getpid()
         context = DaemonContext(detach_process=False)
         context.working_directory = "."
@@ -517,7 +562,7 @@ def test_any_context_manager_is_entered_in_the_daemon_and_exited_by_close(
         box,
         """
         import os, sys
-        from daemon_context import DaemonContext
+        from daemon import DaemonContext
         launcher = os.getpid()
         data = open("log", "w")
         def say(*words):
@@ -545,7 +590,7 @@ def test_what_the_classic_scripts_pass_in(box: support.Sandbox) -> None:
         box,
         """
         import grp, logging, os, pwd, signal, sys
-        import daemon_context as daemon
+        import daemon
         logger = logging.getLogger("feed")
         handler = logging.FileHandler("log")
         logger.addHandler(handler)
@@ -555,7 +600,7 @@ def test_what_the_classic_scripts_pass_in(box: support.Sandbox) -> None:
             umask=0o002,
             uid=os.getuid(),
             gid=os.getgid(),
-            pidfile=daemon.PidFile("d.pid"),
+            pidfile=daemon.pidfile.PidFile("d.pid"),
             files_preserve=[handler.stream],
             detach_process=True,
         )
