@@ -592,6 +592,32 @@ def test_a_daemon_in_another_pid_namespace_is_seen_and_left_alone(
     assert box.run(heartbeat, "stop").returncode == 0
 
 
+@pytest.mark.root
+def test_every_verb_works_without_proc(box: support.Sandbox, heartbeat: Path) -> None:
+    prefix = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+
+    def verb(name: str, status: int = 0) -> str:
+        done = box.run(heartbeat, name, prefix=prefix)
+        assert done.returncode == status, done
+        return done.stdout
+
+    verb("start")
+    pid = box.pid()
+    assert f"running with pid {pid}" in verb("status")
+    assert f"runs already, pid {pid}" in verb("start")
+    verb("reload")
+    verb("restart")
+    assert not support.alive(pid)
+    pid = box.pid()
+    os.kill(pid, signal.SIGKILL)
+    support.gone(pid)
+    assert f"not running, but its pid file is there (it was pid {pid})" in verb("status", 1)
+    verb("start")
+    assert f"stopped (pid {box.pid()})" in verb("stop")
+    assert "not running" in verb("status", 3)
+    box.settled()
+
+
 def test_a_start_under_way_is_starting_and_can_be_stopped(box: support.Sandbox) -> None:
     script = box.script("""
         import os, time

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,72 @@ def test_a_user_may_keep_it_in_a_directory_of_its_own(starter: Starter, public: 
     assert not path.exists()
 
 
+# --- directories that strangers may write to
+
+PLAYS = {
+    "removes it": ("rm d.pid", ""),
+    "moves it away": ("mv d.pid moved", ""),
+    "puts a file there": (
+        "rm d.pid && echo {innocent} > d.pid",
+        "it belongs to user 'nobody', who could change it",
+    ),
+    "puts a symlink there": ("rm d.pid && ln -s precious d.pid", SYMLINK),
+    "puts a directory there": ("rm d.pid && mkdir d.pid", "it is a directory"),
+    "puts a FIFO there": ("rm d.pid && mkfifo d.pid", "it is a FIFO"),
+}
+
+
+def play(directory: Path, script: str) -> bool:
+    """What a stranger does in the directory; whether it may."""
+    ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+    command = ["setpriv", *ids, "sh", "-c", script]
+    return subprocess.run(command, cwd=directory, stderr=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", PLAYS)
+def test_in_a_sticky_directory_a_stranger_gets_nowhere(
+    starter: Starter, public: Path, innocent: Innocent, name: str
+) -> None:
+    public.chmod(0o1777)
+    path = public / "d.pid"
+    assert starter.start(path) == {"status": 0}
+    daemon = int(path.read_text())
+    before = picture(public)
+    assert not play(public, PLAYS[name][0].format(innocent=innocent.process.pid))
+    assert picture(public) == before
+    assert PidFile(path).owner() == daemon
+    assert f"already running with pid {daemon};" in starter.start(path)["text"]
+    end(daemon)
+    assert list(public.iterdir()) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", PLAYS)
+def test_in_an_open_directory_what_a_stranger_puts_there_is_not_touched(
+    starter: Starter, public: Path, innocent: Innocent, name: str
+) -> None:
+    public.chmod(0o777)
+    (public / "precious").write_text("precious")
+    path = public / "d.pid"
+    assert starter.start(path) == {"status": 0}
+    (daemon,) = starter.daemons - {innocent.process.pid}
+    script, words = PLAYS[name]
+    assert play(public, script.format(innocent=innocent.process.pid))
+    before = picture(public)
+    assert PidFile(path).owner() is None  # what is there is not the daemon's
+    if words:
+        refused(starter, path, words)
+        assert picture(public) == before
+    end(daemon)
+    before.pop(str(public / "moved"), None)  # its own: it may do what it likes
+    after = picture(public)
+    after.pop(str(public / "moved"), None)
+    assert after == before
+    if not words:
+        starts(starter, path)
+
+
 # --- file systems, mounted where nobody else sees them
 
 
@@ -425,6 +492,103 @@ def test_no_content_is_in_the_way(starter: Starter, innocent: Innocent, content:
     content = content.replace(b"{innocent}", b"%d" % innocent.process.pid)
     path.write_bytes(content.replace(b"{me}", b"%d" % os.getpid()))
     starts(starter, path)
+
+
+VERBS = """
+    import os, signal, sys
+    from daemon_context import Daemon
+    from tests.support import become_nobody
+
+    class Idle(Daemon):
+        def run(self):
+            self.sleep()
+
+    if "INNOCENT" in os.environ:
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, lambda number, frame: print(number, flush=True))
+        if os.environ["INNOCENT"] == "another":
+            become_nobody()
+        print("ready", flush=True)
+        sys.stdin.read()
+    else:
+        Idle("d.pid").main()
+"""
+
+
+@pytest.mark.parametrize("user", ["same", pytest.param("another", marks=pytest.mark.root)])
+def test_an_innocent_with_the_daemons_command_line(box: support.Sandbox, user: str) -> None:
+    program = box.script(VERBS)
+    innocent = box.popen(program, "start", env={"INNOCENT": user})
+    assert innocent.stdout is not None
+    assert innocent.stdout.readline() == "ready\n"
+    path = box.path / "d.pid"
+    path.write_text(f"{innocent.pid}\n")
+    assert PidFile(path).owner() is None
+    for verb, status in (("status", 4), ("stop", 1), ("reload", 1)):
+        done = box.run(program, verb)
+        said = done.stdout + done.stderr
+        assert done.returncode == status, (verb, done)
+        assert "nothing proves that it is the daemon" in said
+    assert box.run(program, "start").returncode == 0
+    daemon = box.pid()
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (daemon, innocent.pid)]
+    assert lines[0] == lines[1]
+    assert daemon != innocent.pid
+    # Back to the state that a crash and a number used again leave.
+    end(daemon, 9)
+    path.write_text(f"{innocent.pid}\n")
+    for verb in ("restart", "stop"):
+        done = box.run(program, verb)
+        assert done.returncode == 0, (verb, done)
+    assert support.alive(innocent.pid)
+    assert innocent.communicate() == ("", "")
+
+
+@pytest.mark.root
+def test_numbers_that_come_again_in_a_container(box: support.Sandbox) -> None:
+    """Any process of the next start may have the dead daemon's number."""
+    box.script(
+        """
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="d.pid", detach_process=True) as daemon:
+            daemon.sleep()
+        """,
+        "daemon.py",
+    )
+    done = box.run(
+        """
+        import os, pathlib, signal, subprocess, sys
+        from daemon_context import PidFile
+
+        def start(launcher=0):
+            if launcher:
+                pathlib.Path("/proc/sys/kernel/ns_last_pid").write_text(str(launcher - 1))
+            return subprocess.run([sys.executable, "daemon.py"], capture_output=True, text=True)
+
+        def end(daemon, number):
+            os.kill(daemon, number)
+            os.waitpid(daemon, 0)
+
+        assert os.getpid() == 1
+        assert start().returncode == 0
+        last = int(pathlib.Path("d.pid").read_text())
+        end(last, signal.SIGKILL)
+        daemons = []
+        for launcher in (last, last - 1, last - 2):  # behind it come session leader and daemon
+            pathlib.Path("d.pid").write_text(f"{last}\\n")
+            done = start(launcher)
+            assert done.returncode == 0, done
+            daemon = int(pathlib.Path("d.pid").read_text())
+            assert PidFile("d.pid").owner() == daemon
+            assert f"already running with pid {daemon};" in start().stderr
+            daemons.append(daemon - last)
+            end(daemon, signal.SIGTERM)
+            assert not os.path.exists("d.pid")
+        print(daemons)
+        """,
+        prefix=["unshare", "-p", "-f", "--mount-proc", "--kill-child"],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[2, 1, 0]\n", "")
 
 
 ANY = st.one_of(

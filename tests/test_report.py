@@ -638,8 +638,11 @@ def test_descriptors_that_run_out_anywhere_are_an_error(box: support.Sandbox) ->
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("how", ["open", "spawn"])
 @pytest.mark.parametrize(("limit", "which"), [(1, "first"), (2, "second")])
-def test_a_fork_that_fails_is_an_error(open_box: support.Sandbox, limit: int, which: str) -> None:
+def test_a_fork_that_fails_is_an_error(
+    open_box: support.Sandbox, limit: int, which: str, how: str
+) -> None:
     done = open_box.run(
         """
         import os, resource, sys
@@ -653,10 +656,15 @@ def test_a_fork_that_fails_is_an_error(open_box: support.Sandbox, limit: int, wh
         os.setresuid(uid, uid, uid)
         limit = int(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
-        outcome = attempt(DaemonContext(detach_process=True))
-        print(json.dumps(outcome))
+        class Spawned(DaemonContext):
+            def open(self):
+                self.spawn(print)
+        kind = {"open": DaemonContext, "spawn": Spawned}[sys.argv[2]]
+        options = {"pidfile": "d.pid", "stdout": "out.log", "detach_process": True}
+        print(json.dumps(attempt(kind(**options))))
         """,
         limit,
+        how,
     )
     assert done.returncode == 0, done
     outcome = json.loads(done.stdout)
