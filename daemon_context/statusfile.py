@@ -7,6 +7,7 @@ who may not read it gets None for its values.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from time import time
@@ -87,7 +88,8 @@ class StatusFile:
         except OSError:
             return False
         try:
-            os.write(fd, data)
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.rename(new, self.path)
         except OSError:
             os.close(fd)
@@ -100,8 +102,12 @@ class StatusFile:
     def _overwrite(self, data: bytes) -> None:
         # In one write, so that a reader sees torn content only in the moment of the truncation,
         # and reads again.
-        os.pwrite(self.fd, data, 0)
-        os.ftruncate(self.fd, len(data))
+        try:
+            if os.pwrite(self.fd, data, 0) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.ftruncate(self.fd, len(data))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from None
 
     def _unlink(self) -> None:
         try:
@@ -116,7 +122,7 @@ class OpenStatus(Step):
     name = "open-status"
     touches = frozenset({"descriptors"})
     after = {"lock-pidfile": "only who holds the lock may replace what a dead daemon has said"}
-    remedy = "the pid file's directory must be writable for the launching user"
+    remedy = "give the pid file a path beside which the launching user can create this file, too"
 
     def __init__(self, file: StatusFile) -> None:
         self.file = file

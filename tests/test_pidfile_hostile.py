@@ -390,6 +390,49 @@ def test_where_blocks_are_used_up_in_a_chroot(mounting: Starter) -> None:
     assert mounting.daemons == set()
 
 
+SERVED = """
+    import sys
+    from daemon_context import Daemon
+
+    class Idle(Daemon):
+        def run(self):
+            self.sleep()
+
+    Idle(sys.argv.pop(1)).main()
+"""
+
+
+def test_a_name_that_is_too_long_for_the_status_file_beside_it(box: support.Sandbox) -> None:
+    name = "n" * 250
+    done = box.run(SERVED, name, "start")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"create the status file '{box.path / name}.status': File name too long" in done.stderr
+    assert "; give the pid file a path beside which" in done.stderr
+    assert {path.name for path in box.path.iterdir()} == {"program.py"}
+    box.settled()
+
+
+@pytest.mark.root
+def test_where_there_is_room_for_the_pid_file_but_not_for_the_status_file_beside_it(
+    box: support.Sandbox,
+) -> None:
+    (box.path / "mnt").mkdir()
+    script = f"""
+        mount -t tmpfs -o size={resource.getpagesize()} none mnt
+        "$@" start && exit 99
+        ls mnt
+        mount -o remount,size={2 * resource.getpagesize()} mnt
+        "$@" start && "$@" stop && ls mnt
+    """
+    done = box.run(SERVED, "mnt/d.pid", prefix=["unshare", "--mount", "sh", "-c", script, "sh"])
+    assert done.returncode == 0, done
+    assert done.stderr.splitlines()[0].endswith(
+        f"No space left on device: '{box.path}/mnt/d.pid.status'"
+    )
+    assert re.fullmatch(r"Idle: started, pid \d+\nIdle: stopped \(pid \d+\)\n", done.stdout)
+    box.settled()
+
+
 # --- a running daemon
 
 
