@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".status"
 MODE = 0o600
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 LARGEST = 1 << 16
 
 
@@ -55,8 +56,7 @@ class StatusFile:
         """Create the file anew, for the daemon's user. In the launcher, which holds the lock."""
         self._unlink()
         self.in_reach = options.chroot_directory is None
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.fd = os.open(self.path, flags, MODE)
+        self.fd = os.open(self.path, FLAGS, MODE)
         os.fchmod(self.fd, MODE)
         if options.owner_changes:
             os.fchown(self.fd, options.uid, options.gid)
@@ -82,9 +82,7 @@ class StatusFile:
         """Atomically; False where the daemon's user may not write in the directory."""
         new = f"{self.path}.new"
         try:
-            fd = os.open(
-                new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, MODE
-            )
+            fd = _create(new)
         except OSError:
             return False
         try:
@@ -114,6 +112,15 @@ class StatusFile:
             os.unlink(self.path)
         except OSError:  # not there, or not permitted: then it has been emptied
             pass
+
+
+def _create(path: str) -> int:
+    """Never a file that is there already: it may be a stranger's."""
+    try:
+        return os.open(path, FLAGS, MODE)
+    except FileExistsError:  # or it was left by a daemon that was killed
+        os.unlink(path)
+        return os.open(path, FLAGS, MODE)
 
 
 class OpenStatus(Step):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -320,6 +321,33 @@ def test_in_an_open_directory_what_a_stranger_puts_there_is_not_touched(
         starts(starter, path)
 
 
+SERVED = """
+    import sys
+    from daemon_context import Daemon
+
+    class Idle(Daemon):
+        def run(self):
+            self.sleep()
+
+    Idle(sys.argv.pop(1)).main()
+"""
+
+
+@pytest.mark.root
+def test_nothing_is_written_to_a_strangers_status_file(box: support.Sandbox, public: Path) -> None:
+    public.chmod(0o777)
+    files = "d.pid.status d.pid.status.new"
+    assert play(public, f"for file in {files}; do echo mine > $file; ln $file $file.kept; done")
+    program = box.script(SERVED)
+    path = public / "d.pid"
+    assert box.run(program, path, "start").returncode == 0
+    assert [(public / f"{name}.kept").read_text() for name in files.split()] == ["mine\n"] * 2
+    status = json.loads(box.run(program, path, "status", "--json").stdout)
+    assert status["state"] == "ready"
+    assert box.run(program, path, "stop").returncode == 0
+    assert {path.suffix for path in public.iterdir()} == {".kept"}
+
+
 # --- file systems, mounted where nobody else sees them
 
 
@@ -388,18 +416,6 @@ def test_where_blocks_are_used_up_in_a_chroot(mounting: Starter) -> None:
     assert (result["status"], result["errno"], result["step"]) == (1, 28, "write-pidfile")
     assert [entry.name for entry in seen.iterdir()] == ["file"]
     assert mounting.daemons == set()
-
-
-SERVED = """
-    import sys
-    from daemon_context import Daemon
-
-    class Idle(Daemon):
-        def run(self):
-            self.sleep()
-
-    Idle(sys.argv.pop(1)).main()
-"""
 
 
 def test_a_name_that_is_too_long_for_the_status_file_beside_it(box: support.Sandbox) -> None:
