@@ -382,6 +382,7 @@ def begin_rsyslogd(box: support.Sandbox) -> subprocess.Popen[str]:
     """In the foreground, in a mount namespace; its /dev/log is in the sandbox."""
     conf, log = box.path / "rsyslog.conf", box.path / "dev" / "log"
     conf.write_text(RSYSLOG.format(place=box.path))
+    log.unlink(missing_ok=True)  # a former one's, which nobody would read
     daemon = subprocess.Popen(
         [*prefix(box), "rsyslogd", "-n", "-f", str(conf), "-i", f"{box.path}/rsyslog.pid"],
         env=box.environ, text=True,
