@@ -264,7 +264,7 @@ class DaemonContext:
         return walk
 
     def _begin(self, *, spawning: bool = False) -> Walk:
-        from .options import freeze
+        from .freezing import freeze
         from .sequence import Walk
 
         self._stopping()  # now: a signal handler may ask for it in the middle of its import

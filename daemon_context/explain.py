@@ -64,7 +64,7 @@ class Explanation:
 
 def explain(context: DaemonContext) -> Explanation:
     """What each step would do; see `DaemonContext.explain`."""
-    from .options import freeze
+    from .freezing import freeze
     from .remarks import remarks
 
     steps = context._sequence()

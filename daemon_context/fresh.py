@@ -45,7 +45,7 @@ def spawn(context: DaemonContext, target: str, args: Args, kwargs: Kwargs) -> Ha
     :raises DaemonError: as from `DaemonContext.open`; the options or arguments can't be handed over
     """
     from .descriptors import is_open
-    from .options import freeze
+    from .freezing import freeze
 
     _require_importable(target)
     options = freeze(context, spawning=True)

@@ -17,6 +17,7 @@ from .errors import DaemonError
 from .pidfile import PidFile
 from .process import signal
 from .sequence import preflight
+from .status import Status, status_of
 from .statusfile import OpenStatus, StatusFile, path_of
 from .step import Steps
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, NoReturn
 
-    from .control import Status, Stopped, Waiting
+    from .control import Stopped, Waiting
 
 
 class Daemon:
@@ -153,7 +154,7 @@ class Daemon:
 
     def status(self) -> Status:
         """What can be known about the daemon from here. Changes nothing."""
-        return control.status(self._lock())
+        return status_of(self._lock())
 
     def run_foreground(self) -> int:
         """The same steps, signals and lock without detaching; streams that are not given stay.

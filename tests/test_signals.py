@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon_context import DaemonContext, OptionError
-from daemon_context.options import freeze
+from daemon_context.freezing import freeze
 
 from . import support
 

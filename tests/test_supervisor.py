@@ -344,7 +344,7 @@ def test_used_up_descriptors_are_not_taken_for_inetd(clean: support.Sandbox, std
             import os, resource, sys
             from daemon_context import DaemonContext, DaemonError
             from daemon_context.supervisor import detect
-            from daemon_context.options import freeze
+            from daemon_context.freezing import freeze
             resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
             try:
                 while True:
