@@ -22,9 +22,9 @@ NOBODY = 65534
 # Forks a launcher for each start, so that a start costs no start of Python; each ends as a
 # program would, and sends its error, if there was one, back as JSON.
 STARTER = """
-    import json, os, subprocess, sys
+    import ctypes, fcntl, json, os, signal, subprocess, sys, time
     import resource, daemon_context.failures, daemon_context.lockerrors, daemon_context.stopping
-    from daemon_context import DEFAULT_STEPS, DaemonContext, PidFile, Step
+    from daemon_context import DEFAULT_STEPS, Daemon, DaemonContext, PidFile, Step
     from daemon_context.pidfile import TimeoutPIDLockFile
 
     DaemonContext(detach_process=True, pidfile="/").explain()  # imports what a start needs
@@ -32,6 +32,28 @@ STARTER = """
     class Fail(Step):
         def apply(self, walk):
             raise OSError("failed on request")
+
+    libc = ctypes.PyDLL(None)
+
+    def have_child(fork):
+        if not fork():
+            while True:
+                signal.pause()
+
+    WITNESSED = {
+        signal.SIGTERM: "request_stop",
+        signal.SIGUSR1: lambda number, frame: have_child(os.fork),
+        signal.SIGUSR2: lambda number, frame: have_child(libc.fork),
+    }
+
+    def alone(path):
+        # The kernel drops the lock with the process, so whoever holds it is a live daemon.
+        witness = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.lockf(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.write(witness, b"two daemons at a time")
+        return witness
 
     def launch(job):
         os.umask(job.get("umask", 0o077))
@@ -46,8 +68,13 @@ STARTER = """
             options["pidfile"] = TimeoutPIDLockFile(options["pidfile"], job["timeout"])
         if "fail_after" in job:
             options["steps"] = DEFAULT_STEPS.insert_after(job["fail_after"], Fail())
+        if "witness" in job:
+            options["signal_map"] = WITNESSED
         with DaemonContext(**options) as daemon:
+            witness = alone(job["witness"]) if "witness" in job else None
             daemon.sleep()
+            if witness is not None:
+                os.close(witness)
 
     def launcher(job, gate, answer):
         status = 0
@@ -76,6 +103,10 @@ STARTER = """
             launchers.append((pid, reader))
         os.close(gate[1])
         os.close(gate[0])
+        if "kill" in job:
+            pid, number, delay = job["kill"]
+            time.sleep(delay)
+            os.kill(pid, number)
         results = []
         for pid, reader in launchers:
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -88,10 +119,18 @@ STARTER = """
             results.append({"status": status, **json.loads(text or b"{}")})
         return results
 
+    def stop(job):
+        try:
+            return {"pid": Daemon(job["stop"]).stop(job["schedule"]).pid}
+        except Exception as error:
+            return {"error": str(error)}
+
     for line in sys.stdin:
         job = json.loads(line)
         if "run" in job:
             answer = subprocess.run(job["run"], check=True).returncode
+        elif "stop" in job:
+            answer = stop(job)
         elif "owner" in job:
             try:
                 holder = PidFile(job["owner"]).holder()
@@ -112,19 +151,67 @@ HOLDER = """
         sys.stdin.read()
 """
 
-# Holds a lock that a reader can get: a record lock, or one of the open file description.
+# Holds a lock that anybody who may open the file can get: a record lock, or one of the open file
+# description, or flock's; a shared one unless the last argument is there.
 READER = """
-    import fcntl, os, struct, sys
+    import os, sys
+    from tests.pidfiles import take_lock
     path, kind, start, length = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    fd = os.open(path, os.O_RDONLY)
-    if kind == "record":
-        fcntl.lockf(fd, fcntl.LOCK_SH, length, start)
-    else:
-        lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, start, length, 0)
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+    take_lock(path, kind, start, length, exclusive=len(sys.argv) > 5)
     print(os.getpid(), flush=True)
     sys.stdin.read()
 """
+
+
+def take_lock(
+    path: str, kind: str, start: int = 0, length: int = 0, *, exclusive: bool = False
+) -> int:
+    """Lock the file as somebody who has nothing to do with the daemon; the descriptor.
+
+    :raises BlockingIOError: somebody else holds it
+    """
+    fd = os.open(path, os.O_RDWR if exclusive else os.O_RDONLY)
+    try:
+        if kind == "ofd":
+            type_ = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
+            lock = struct.pack("hhqqi4x", type_, os.SEEK_SET, start, length, 0)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+        else:
+            how = (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB
+            if kind == "flock":
+                fcntl.flock(fd, how)
+            else:
+                fcntl.lockf(fd, how, length, start)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class Innocent:
+    """A process that notices every signal it gets, and a daemon must never signal."""
+
+    def __init__(self, box: support.Sandbox) -> None:
+        self.process = box.popen("""
+            import signal, sys
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, lambda number, frame: print(number, flush=True))
+            print("ready", flush=True)
+            sys.stdin.read()
+        """)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    @property
+    def is_unharmed(self) -> bool:
+        """Whether it runs, and was not sent anything until now."""
+        told, _, _ = select.select([self.process.stdout], [], [], 0)
+        return not told and support.state(self.process.pid) in ("S", "R", "D")
+
+    def end(self) -> str:
+        """What it was sent, at its end."""
+        assert support.alive(self.process.pid)
+        return self.process.communicate()[0]
 
 
 class Starter:
@@ -202,7 +289,16 @@ def public_directory() -> Iterator[Path]:
 
 def kernel_owner(path: Path) -> int | None:
     """Who owns the pid file's lock, asked without the library: fcntl(2), F_GETLK on byte 1."""
+    return _locker(path, 1)
+
+
+def is_excluded(path: Path) -> bool:
+    """Whether a start or a daemon, or a child of one, excludes others: with a lock on byte 0."""
+    return _locker(path, 0) is not None
+
+
+def _locker(path: Path, start: int) -> int | None:
     with path.open("rb") as file:
-        asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1, 1, 0)
+        asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, 1, 0)
         kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else pid

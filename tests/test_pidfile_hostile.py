@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from daemon_context import PidFile
 
 from . import support
-from .pidfiles import HOLDER, NOBODY, Starter, held, public_directory
+from .pidfiles import HOLDER, NOBODY, Innocent, Starter, held, public_directory
 
 STRANGER = 12345
 
@@ -483,26 +483,6 @@ def test_what_holds_the_lock_without_being_a_daemon(starter: Starter) -> None:
 
 
 # --- any content
-
-
-class Innocent:
-    """A process that notices every signal it gets, and a daemon must never signal."""
-
-    def __init__(self, box: support.Sandbox) -> None:
-        self.process = box.popen("""
-            import signal, sys
-            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-                signal.signal(number, lambda number, frame: print(number, flush=True))
-            print("ready", flush=True)
-            sys.stdin.read()
-        """)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def end(self) -> str:
-        """What it was sent, at its end."""
-        assert support.alive(self.process.pid)
-        return self.process.communicate()[0]
 
 
 @pytest.fixture
