@@ -6,7 +6,8 @@
   covers byte 1 as well, so that nobody takes such content for the new holder's.
 * Owner: a record lock on byte 1, taken by the daemon itself, so that ``F_GETLK`` tells anyone who
   may read the file the live daemon's pid, from the kernel. Locked without an owner: *starting*.
-  Only a write lock counts: a reader can take no more than a read lock.
+  Only a write lock counts, and only of a process that has the exclusion lock as well, which is
+  let go of last: anybody who may open the file can lock a byte of it, and is no daemon.
 
 A record lock vanishes when its process closes *any* descriptor of the file, so the owner never
 opens its pid file a second time.
@@ -27,6 +28,11 @@ FLOCK_SIZE = 32  # struct flock on 64-bit Linux; its fields: see `_flock` and `_
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 CONTENT_LARGEST = 32
 RETRY = 0.01  # seconds, where there is no process to wait for
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Lock = tuple[int, int]
 
 
 class Holder:
@@ -98,6 +104,7 @@ def give_way_to_owner(fd: int) -> None:
 
 def unlock(fd: int) -> None:
     """For every copy of the descriptor, also one that a native fork's child has."""
+    fcntl.lockf(fd, fcntl.LOCK_UN, 1, OWNER)
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, EXCLUSION, 2))
 
 
@@ -110,8 +117,8 @@ def _flock(kind: int, start: int, length: int = 1) -> bytes:
     return lock.tobytes()
 
 
-def _conflict(fd: int, command: int, start: int) -> tuple[int, int] | None:
-    """Type and pid of the lock that another process holds on the byte."""
+def _conflict(fd: int, command: int, start: int) -> Lock | None:
+    """Type and pid of the lock that another process holds on the byte; -1: of a description."""
     answer = fcntl.fcntl(fd, command, _flock(fcntl.F_WRLCK, start))
     kind, pid = memoryview(answer).cast("h")[0], memoryview(answer).cast("i")[6]
     return None if kind == fcntl.F_UNLCK else (kind, pid)
@@ -119,15 +126,33 @@ def _conflict(fd: int, command: int, start: int) -> tuple[int, int] | None:
 
 def holder_of(fd: int) -> Holder:
     require_support()
-    exclusion = _conflict(fd, fcntl.F_OFD_GETLK, EXCLUSION)
-    owner = _conflict(fd, fcntl.F_GETLK, OWNER)
-    for lock in (exclusion, owner):
-        if lock is not None and lock[0] == fcntl.F_RDLCK:
-            return Holder("reader", lock[1] if lock[1] > 0 else None)
+    exclusion, owner = locks = _locks(fd)
+    for lock in locks:
+        if lock is None or (lock[0] == fcntl.F_WRLCK and not _is_strangers(fd, lock[1])):
+            continue
+        if locks != _locks(fd):  # it was let go while we looked
+            return holder_of(fd)
+        return Holder("reader", lock[1] if lock[1] > 0 else None)
     if owner is None:
         return _holder_without_owner(fd) if exclusion else Holder("free")
     # -1: an open-file-description lock, so the content is not emptied yet
     return Holder("running", owner[1] or None) if owner[1] >= 0 else Holder("starting")
+
+
+def _locks(fd: int) -> tuple[Lock | None, Lock | None]:
+    """The exclusion lock and the owner's, if others hold them."""
+    exclusion = _conflict(fd, fcntl.F_OFD_GETLK, EXCLUSION)
+    return exclusion, _conflict(fd, fcntl.F_GETLK, OWNER)
+
+
+def _is_strangers(fd: int, pid: int) -> bool:
+    """Whether a record lock is of a process that has no exclusion lock, as far as we may see."""
+    if pid <= 0:  # no record lock, or of another pid namespace
+        return False
+    found, directory = os.fstat(fd), f"/proc/{pid}/fd"
+    if any(_has(pid, number, found) for number in _listed(directory)):
+        return False
+    return bool(_listed(directory))  # none at all: it is not ours to see, or it ends right now
 
 
 def _holder_without_owner(fd: int) -> Holder:
@@ -164,7 +189,7 @@ def _listed(directory: str) -> list[str]:
         return []
 
 
-def _has(pid: str, fd: str, found: os.stat_result) -> bool:
+def _has(pid: str | int, fd: str, found: os.stat_result) -> bool:
     """Whether the descriptor is one of the file, and holds its exclusion lock."""
     try:
         if not os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), found):

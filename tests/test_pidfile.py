@@ -765,13 +765,25 @@ def test_a_daemon_that_ends_unlocks_it_for_its_native_children_too(
 
 
 @pytest.mark.parametrize(
-    ("kind", "start", "length"),
-    [("record", 0, 0), ("record", 0, 1), ("record", 1, 1), ("ofd", 0, 0), ("ofd", 1, 1)],
+    ("kind", "start", "length", "exclusive"),
+    [
+        ("record", 0, 0, ""),
+        ("record", 0, 1, ""),
+        ("record", 1, 1, ""),
+        ("record", 0, 0, "exclusive"),
+        ("record", 0, 1, "exclusive"),
+        ("record", 1, 1, "exclusive"),
+        ("ofd", 0, 0, ""),
+        ("ofd", 1, 1, ""),
+    ],
 )
-def test_a_reader_is_no_daemon(starter: Starter, kind: str, start: int, length: int) -> None:
+def test_a_reader_is_no_daemon(
+    starter: Starter, kind: str, start: int, length: int, exclusive: str
+) -> None:
     path = starter.box.path / "d.pid"
     path.write_text("1\n")
-    with held(starter.box, READER, path, kind, start, length) as reader:
+    how = [exclusive] * bool(exclusive)
+    with held(starter.box, READER, path, kind, start, length, *how) as reader:
         named = f"a reader (pid {reader.pid})" if kind == "record" else "a reader"
         text = f"its lock is held by {named}, not a daemon"
         pid = reader.pid if kind == "record" else None
@@ -782,6 +794,7 @@ def test_a_reader_is_no_daemon(starter: Starter, kind: str, start: int, length: 
         assert "lockfile.LockFailed" in result["kinds"]
         assert result["pid"] == pid
         assert f"{text}; end that process" in result["text"]
+        assert text in starter.ask(stop=os.fspath(path), schedule=[("TERM", 0)])["error"]
         assert path.read_text() == "1\n"
         assert starter.daemons == {reader.pid}
         waiting = starter.start(path, timeout=0.05)
