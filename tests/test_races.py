@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import random
 import re
 import signal
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from daemon_context import PidFile
 from . import support
 from .pidfiles import Starter, kernel_owner
 
-MANY = 100
+MANY = 300
 RUNNING = "daemon_context.lockerrors.AlreadyRunning"
 
 
@@ -57,20 +58,43 @@ def one_daemon(starter: Starter, path: Path) -> int:
 def test_of_many_starts_at_once_one_wins(starter: Starter, tmp_path: Path, before: str) -> None:
     path = tmp_path / "run" / "d.pid"
     path.parent.mkdir()
-    for _ in range(2 if before in ("fresh", "stale") else 1):
-        if before == "stale":
-            path.write_text(f"{os.getpid()}\n")
-        elif before == "garbage":
-            path.write_bytes(os.urandom(4096))
-        elif before == "killed":
-            assert starter.start(path) == {"status": 0}
-            end(one_daemon(starter, path), signal.SIGKILL)
-        assert winners(starter.start_many(MANY, path)) == 1
-        pid = one_daemon(starter, path)
-        assert winners(starter.start_many(3, path)) == 0
-        end(pid)
-        assert list(path.parent.iterdir()) == []
-        assert starter.daemons == set()
+    if before == "stale":
+        path.write_text(f"{os.getpid()}\n")
+    elif before == "garbage":
+        path.write_bytes(os.urandom(4096))
+    elif before == "killed":
+        assert starter.start(path) == {"status": 0}
+        end(one_daemon(starter, path), signal.SIGKILL)
+    assert winners(starter.start_many(MANY, path)) == 1
+    pid = one_daemon(starter, path)
+    assert winners(starter.start_many(3, path)) == 0
+    end(pid)
+    assert list(path.parent.iterdir()) == []
+    assert starter.daemons == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_while_the_old_daemon_is_ending(starter: Starter, tmp_path: Path, number: int) -> None:
+    """No two at any moment; and the old one's end leaves the new one's file alone."""
+    path, witness = tmp_path / "d.pid", tmp_path / "witness"
+    assert starter.start(path, witness=os.fspath(witness)) == {"status": 0}
+    old = one_daemon(starter, path)
+    dice = random.Random(number)
+    for count in (MANY, *[15] * 20):
+        kill = (old, number, dice.uniform(0, 0.01))  # seconds, so that some come before it
+        job = {"kill": kill, "witness": os.fspath(witness)}
+        won = winners(starter.start_many(count, path, **job))
+        support.gone(old)
+        if won == 0:
+            assert starter.daemons == set()
+            assert path.exists() == (number == signal.SIGKILL)
+            assert starter.start(path, witness=os.fspath(witness)) == {"status": 0}
+        assert won <= 1
+        old = one_daemon(starter, path)
+    end(old)
+    assert not path.exists()
+    assert witness.read_text() == ""
 
 
 @pytest.mark.slow
@@ -90,8 +114,8 @@ def test_while_others_lock_and_remove_it(starter: Starter, tmp_path: Path) -> No
                 pass
         print(rounds)
     """, path, stderr=None)  # fmt: skip
-    for _ in range(2):
-        won = winners(starter.start_many(MANY, path))
+    for count in (MANY, 30):
+        won = winners(starter.start_many(count, path))
         daemons = starter.daemons - {busy.pid}
         assert len(daemons) == won <= 1
         for pid in daemons:
@@ -151,6 +175,68 @@ def test_while_somebody_keeps_removing_it(starter: Starter, tmp_path: Path) -> N
     assert not path.exists()
     assert starter.start(path) == {"status": 0}
     end(one_daemon(starter, path))
+
+
+# Locks the file and lets go of it, again and again, in one way each; until its stdin ends.
+LOCKERS = """
+    import itertools, os, random, select, sys, time
+    from tests.pidfiles import take_lock
+
+    ways = list(itertools.product(("record", "ofd", "flock"), (0, 1, 2), (False, True)))
+    kind, start, exclusive = ways[int(sys.argv[2])]
+    dice = random.Random(int(sys.argv[2]))
+    while not select.select([sys.stdin], [], [], dice.uniform(0, 0.02))[0]:
+        try:
+            fd = take_lock(sys.argv[1], kind, start, exclusive=exclusive)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        time.sleep(dice.uniform(0, 0.005))
+        os.close(fd)
+"""
+
+
+@pytest.mark.slow
+def test_while_readers_lock_it(starter: Starter, tmp_path: Path) -> None:
+    """They come and go; a start wins, or is refused at once and says why."""
+    path, witness = tmp_path / "d.pid", tmp_path / "witness"
+    program = starter.box.script(LOCKERS)
+    path.touch()
+    lockers = [starter.box.popen(program, path, way, stderr=None) for way in range(18)]
+    others = {locker.pid for locker in lockers}
+    refusals: set[str] = set()
+
+    def starts(count: int) -> None:
+        results = starter.start_many(count, path, witness=os.fspath(witness))
+        refusals.update(refusal(result) for result in results if result["status"])
+        assert not others.intersection(named_as_running(results)), results
+        daemons = starter.daemons - others
+        assert len(daemons) == sum(result["status"] == 0 for result in results) <= 1
+        for pid in daemons:
+            assert kernel_owner(path) == pid
+            end(pid)
+        path.touch()
+
+    for count in (MANY, *[30] * 5):
+        starts(count)
+    support.until(lambda: "a reader" in refusals or starts(1))
+    for locker in lockers:
+        locker.communicate()
+        assert locker.returncode == 0
+    assert starter.start(path) == {"status": 0}
+    end(one_daemon(starter, path))
+    assert not witness.exists() or witness.read_text() == ""
+
+
+def named_as_running(results: list[dict[str, Any]]) -> set[int]:
+    return {r["pid"] for r in results if r["status"] and refusal(r) == "already running"}
+
+
+def refusal(result: dict[str, Any]) -> str:
+    """Who is in the way, as the error of the start says."""
+    about = r"(a reader)( \(pid \d+\))?, not a daemon; |(already running|being started)"
+    found = re.search(about, result["text"])
+    assert found, result["text"]
+    return found[1] or found[3]
 
 
 def test_a_daemon_leaves_its_successors_file_alone(starter: Starter, tmp_path: Path) -> None:
