@@ -28,6 +28,7 @@ FLOCK_SIZE = 32  # struct flock on 64-bit Linux; its fields: see `_flock` and `_
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 CONTENT_LARGEST = 32
 RETRY = 0.01  # seconds, where there is no process to wait for
+LOOKS = 5  # for a process that holds the lock and can't be seen
 
 
 TYPE_CHECKING = False
@@ -162,12 +163,17 @@ def _holder_without_owner(fd: int) -> Holder:
     named = pid_in(fd)
     if named is None:
         return Holder("starting")
-    holders = _processes_with(os.fstat(fd))
-    if named in holders:
-        return Holder("running", named)
-    if _conflict(fd, fcntl.F_OFD_GETLK, EXCLUSION) is None:
-        return Holder("free")  # it was ending while we looked
-    return Holder("orphan", min(holders)) if holders else Holder("hidden", named=named)
+    for _ in range(LOOKS):
+        holders = _processes_with(os.fstat(fd))
+        if named in holders:
+            return Holder("running", named)
+        exclusion, owner = _locks(fd)
+        if exclusion is None or owner is not None or pid_in(fd) != named:
+            return holder_of(fd)  # it was let go while we looked, and may be another's
+        if holders:
+            return Holder("orphan", min(holders))
+        sleep(RETRY)  # a process that is ending loses its descriptors before its locks
+    return Holder("hidden", named=named)
 
 
 def _processes_with(found: os.stat_result) -> set[int]:

@@ -98,6 +98,29 @@ def test_while_the_old_daemon_is_ending(starter: Starter, tmp_path: Path, number
 
 
 @pytest.mark.slow
+def test_while_an_orphan_with_the_lock_is_ending(starter: Starter, tmp_path: Path) -> None:
+    """Nobody else is ever taken for it: not the start that has got the lock after it."""
+    path, witness = tmp_path / "d.pid", os.fspath(tmp_path / "witness")
+    dice = random.Random(1)
+    for _ in range(12):
+        assert starter.start(path, witness=witness) == {"status": 0}
+        daemon = one_daemon(starter, path)
+        os.kill(daemon, signal.SIGUSR2)  # see the starter: it has a child, by a native fork
+        support.until(lambda: len(starter.daemons) == 2)
+        end(daemon, signal.SIGKILL)
+        (orphan,) = starter.daemons
+        kill = (orphan, signal.SIGKILL, dice.uniform(0, 0.03))
+        results = starter.start_many(15, path, kill=kill, witness=witness)
+        support.gone(orphan)
+        told = rf"its child \(pid {orphan}\) still|(already running|being started)"
+        for result in results:
+            assert result["status"] == 0 or re.search(told, result["text"]), result
+        assert len(starter.daemons) == sum(result["status"] == 0 for result in results) <= 1
+        for pid in starter.daemons:
+            end(pid)
+
+
+@pytest.mark.slow
 def test_while_others_lock_and_remove_it(starter: Starter, tmp_path: Path) -> None:
     """Whoever opened the file before it was removed must not take its lock for the pid file's."""
     path = tmp_path / "d.pid"
