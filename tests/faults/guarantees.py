@@ -15,6 +15,7 @@ from .verdict import Verdict
 
 PAGE = ROOT / "docs" / "guarantees.md"
 FULL = "python -m tests.faults --full"
+MACHINE = "MACHINE_EXAMPLES=250 pytest tests/test_pidfile_machine.py"
 Found = Mapping[str, Sequence[Verdict]]
 
 # The guarantee; the test files behind it; and which runs of this harness.
@@ -35,10 +36,15 @@ GUARANTEES: list[tuple[str, str, str, Callable[[Case], bool]]] = [
     (
         "One daemon per pid file",
         "whatever is in it, whoever died; nobody has to remove it",
-        "pidfile pidfile_hostile races",
+        "pidfile pidfile_hostile pidfile_machine races",
         lambda case: case.action == "kill" and case.variant != "plain",
     ),
-    ("Only the daemon is ever signalled", "", "daemon_class races", lambda case: False),
+    (
+        "Only the daemon is ever signalled",
+        "",
+        "daemon_class pidfile_machine races",
+        lambda case: False,
+    ),
     (
         "What is buffered is written once, and no number is used again under its owner",
         "",
@@ -97,6 +103,15 @@ has to work.
 runs. `python -m tests.faults --list VARIANT` lists the system calls of a start in all three
 processes; `python -m tests.faults --case VARIANT ROLE CALL N ACTION` runs one case. What is not
 failed, and why, is in `tests/faults/calls.py`.
+
+## Any order of events
+
+Starts, also several at once and while the old daemon ends, SIGTERM, `kill -9`, `stop`, stale
+content, removals of the file, children that the daemon forks, in Python or in native code, and
+locks of strangers: hypothesis puts them in any order, on real processes. After each step the
+kernel's locks, the process table and the file have to agree with a model: at most one daemon
+holds the lock, and no process but the daemon is ever signalled. `{MACHINE}` tries a
+thousand sequences, others each time; without the variable they are few, and always the same.
 
 ## The same runs on others
 
