@@ -22,7 +22,7 @@ from .locks import (
     unlock,
     wait_a_while,
 )
-from .process import close_quietly, lifted
+from .process import SignalsHeld, close_quietly, lifted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,16 +156,10 @@ class LockedFile:
             return
         self.forget()  # a copy that a native fork made
         self._require_sense()
-        self._lock(daemon_uid, self.timeout if timeout is None else timeout)
         try:
-            _hold(self)
-            if keep_directory:
-                self._keep_directory()
-            self._clear()
-        except BaseException as error:
+            self._lock(daemon_uid, self.timeout if timeout is None else timeout, keep_directory)
+        except BaseException:
             self.abandon()
-            if isinstance(error, OSError):
-                raise self._failed(error) from error
             raise
 
     def _clear(self) -> None:
@@ -262,32 +256,41 @@ class LockedFile:
             os.close(self._directory)
             self._directory = -1
 
-    def _lock(self, daemon_uid: int, timeout: float | None) -> None:
+    def _lock(self, daemon_uid: int, timeout: float | None, keep_directory: bool) -> None:
         wait = timeout if timeout and timeout > 0 else 0
         deadline = monotonic() + wait
         while True:
-            if self._held_here() is not None:
-                self._wait_for(Holder("here", os.getpid()), deadline, wait)
-                continue
-            fd = self._open(daemon_uid)
-            if fd is None:
-                continue
-            try:
-                if try_lock(fd):
-                    found = os.fstat(fd)
-                    if self._is_named(found):
-                        self._identities[fd] = _identity(found)
-                        self._fd, self._process = fd, os.getpid()
-                        fd = -1
-                        return
-                    continue  # unlinked between open and lock: the next one has another inode
-                holder = holder_of(fd)
-            except OSError as error:
-                raise self._failed(error) from error
-            finally:
-                if fd >= 0:
-                    os.close(fd)
+            with SignalsHeld():
+                holder = self._try(daemon_uid, keep_directory)
+            if holder is None:
+                return
             self._wait_for(holder, deadline, wait)
+
+    def _try(self, daemon_uid: int, keep_directory: bool) -> Holder | None:
+        """Lock the file, and empty it; or who holds it."""
+        if self._held_here() is not None:
+            return Holder("here", os.getpid())
+        fd = self._open(daemon_uid)
+        if fd is None:
+            return Holder("free")
+        try:
+            if not try_lock(fd):
+                return holder_of(fd)
+            found = os.fstat(fd)
+            if not self._is_named(found):
+                return Holder("free")  # unlinked between open and lock: the next one is another
+            self._identities[fd] = _identity(found)
+            self._fd, self._process = fd, os.getpid()
+            _hold(self)
+            if keep_directory:
+                self._keep_directory()
+            self._clear()
+        except OSError as error:
+            raise self._failed(error) from error
+        finally:
+            if self._fd != fd:
+                os.close(fd)
+        return None
 
     def _wait_for(self, holder: Holder, deadline: float, wait: float) -> None:
         if holder.state == "free":

@@ -34,8 +34,8 @@ class PidFile(LockedFile):
         """
         if self.i_am_locking() and self._owner_locked:
             return
-        self.begin(os.geteuid(), timeout=timeout)
         try:
+            self.begin(os.geteuid(), timeout=timeout)
             self.own()
         except BaseException:
             self.abandon()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+from io import FileIO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,8 +14,28 @@ else:
     # `signal` wraps this built-in module in enums, which costs more than our whole start.
     import _signal as signal
 
+SIGNALS = signal.valid_signals()
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 6, 7, 18
+
+
+class SignalsHeld:
+    """Signals wait while something is acquired: what a handler raises, such as KeyboardInterrupt,
+    must not come between getting a descriptor and noting that there is one to close.
+
+    :param wanted: whether it is so; otherwise nothing happens
+    """
+
+    def __init__(self, wanted: bool = True) -> None:
+        self.wanted = wanted
+
+    def __enter__(self) -> None:
+        if self.wanted:
+            self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def __exit__(self, *error: object) -> None:
+        if self.wanted:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
 def duplicate(fd: int) -> int:
@@ -118,19 +139,14 @@ def is_alive(pid: int) -> bool:
 def of_proc(path: str) -> str | None:
     """The content of a small file below ``/proc``; None if it can't be had.
 
-    By system calls: a file object with its buffer and codec costs several times as much, and a
+    Without the buffer and the codec of other file objects, which cost several times as much: a
     start asks about a dozen of these.
     """
     try:
-        fd = os.open(f"/proc/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        with FileIO(f"/proc/{path}") as file:
+            return (file.read(1 << 14) or b"").decode("utf-8", "replace")
     except OSError:
         return None
-    try:
-        return os.read(fd, 1 << 14).decode("utf-8", "replace")
-    except OSError:  # the process has ended
-        return None
-    finally:
-        os.close(fd)
 
 
 def stat_fields(pid: int | str) -> list[str] | None:

@@ -22,7 +22,7 @@ import sys
 
 from .errors import DaemonError, StartError
 from .frames import ERROR, HELLO, READY, Frames, send
-from .process import Child, ending, poll, signal
+from .process import SIGNALS, Child, ending, poll, signal
 from .sequence import explained
 
 TYPE_CHECKING = False
@@ -186,7 +186,7 @@ class Report:
 
     def _clean_up(self) -> None:
         """The launcher is gone: undo what it had done, and end what the daemon has left."""
-        self.walk.roll_back(self.walk.launcher)
+        self.walk.roll_back("launcher")
         os.killpg(0, signal.SIGKILL)  # our own session's group: this process is one of it
 
     # --- in the launcher
@@ -321,7 +321,7 @@ class Launcher:
             signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
             return wait(*args)
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def close(self) -> None:
         self.leader.close()
@@ -342,7 +342,7 @@ def _pipe(walk: Walk) -> tuple[int, int]:
 
 def _forget_handlers() -> None:
     """The program's Python handlers are not meant for the session leader."""
-    for number in signal.valid_signals():
+    for number in SIGNALS:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -6,7 +6,7 @@ import os
 import sys
 
 from .errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
-from .process import close_quietly, lifted
+from .process import SignalsHeld, close_quietly, lifted
 from .step import Step, Steps
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ class Walk:
         self.closed: list[tuple[int, int, str | None]] = []  # see `descriptors.Closed`
         self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
         self.attempted: Step | None = None  # begun, and not done
-        self.applied: list[tuple[int, Step, Any]] = []
+        self.applied: list[tuple[str, Step, Any]] = []  # in which process
         self.owner = 0  # the process in which open() returns
         self.ready_due = False
         self.entered = False
@@ -120,13 +120,12 @@ class Walk:
 
         sys.excepthook = hook
 
-    def roll_back(self, process: int | None = None) -> list[str]:
+    def roll_back(self, process: str = "") -> list[str]:
         """Undo, in reverse, what one process applied; by default this one. Returns what failed."""
         failed = []
-        mine = process or os.getpid()
         for entry in reversed(self.applied):
-            pid, step, memory = entry
-            if pid == mine:
+            where, step, memory = entry
+            if where == (process or self.process):
                 self.applied.remove(entry)
                 try:
                     step.undo(self, memory)
@@ -146,7 +145,8 @@ def start(walk: Walk) -> None:
         preflight(walk)
         perform(walk)
     except BaseException as error:
-        if walk.over or (walk.context._is_ready and walk.owner == os.getpid()):
+        opened = walk.context._is_open if not walk.detaches else walk.context._is_ready
+        if walk.over or (opened and walk.owner == os.getpid()):
             raise  # a signal that comes too late for the start, or has ended the body already
         if walk.process == "daemon":
             _fail_in_daemon(walk, error)
@@ -185,19 +185,24 @@ def perform(walk: Walk) -> None:
             walk.trace.skip(walk, step)
         if walk.over:  # the launcher has heard "ready": the other steps were the daemon's
             return
-    walk.finish()
+    with SignalsHeld(walk.report is None):  # half-way through this nothing could be undone
+        walk.finish()
 
 
 def _apply(walk: Walk, step: Step) -> None:
     if walk.report is not None:
         walk.report.progress(walk.number)
-    if walk.trace is not None:
-        walk.trace.apply(walk, step)
-        return
+    apply = _attempt if walk.trace is None else walk.trace.apply
+    with SignalsHeld(step.at_once and walk.report is None):
+        apply(walk, step)
+
+
+def _attempt(walk: Walk, step: Step) -> None:
     walk.attempted = step
     memory = step.apply(walk)
+    # No call before it is noted, in which a signal handler could raise: it would not be undone.
     walk.attempted = None
-    walk.applied.append((os.getpid(), step, memory))
+    walk.applied.append((walk.process, step, memory))
 
 
 def _take_back(walk: Walk, failure: BaseException) -> None:

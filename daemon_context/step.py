@@ -28,6 +28,9 @@ class Step:
     after: ClassVar[Mapping[str, str]] = {}
     #: What to do when the step fails; a phrase at the end of the error.
     remedy: ClassVar[str] = ""
+    #: Whether `apply` never waits. Signals then wait for it, in a process that goes on if the start
+    #: is interrupted: what a handler raises must not come between doing something and noting it.
+    at_once: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

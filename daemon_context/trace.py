@@ -83,7 +83,7 @@ class Trace:
         except BaseException as error:
             self._record(Record(walk, step, "failed", f"{description}: {error}"))
             raise
-        walk.applied.append((os.getpid(), step, memory))
+        walk.applied.append((walk.process, step, memory))
         if not walk.over:
             self._record(Record(walk, step, "done", description))
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError
-from ..process import has_threads, signal
+from ..process import SIGNALS, has_threads, signal
 from ..sequence import explained
 from ..step import Step
 
@@ -56,14 +56,15 @@ class Detach(Step):
 
         if walk.options.owner_changes or walk.options.chroot_directory:
             prepare(walk)
-        walk.report = Report(walk)
-        _hand_over(walk, True)
         activated = os.environ.get("LISTEN_PID") == str(walk.launcher)
         # A handler that raises between the fork and the wait would lose sight of the child.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
+            walk.report = Report(walk)
+            _hand_over(walk, True)
             leader = _fork("first")
         except BaseException:
+            _hand_over(walk, False)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             raise
         if leader:

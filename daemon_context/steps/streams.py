@@ -22,6 +22,7 @@ class OpenStreams(Step):
     """
 
     name = "open-streams"
+    at_once = True
     touches = frozenset({"descriptors"})
 
     def needed(self, options: Options) -> bool:
@@ -67,6 +68,7 @@ class RedirectStreams(Step):
     """
 
     name = "redirect-streams"
+    at_once = True
     touches = frozenset({"descriptors", "streams"})
     after = {
         "open-streams": "it opens what the streams are redirected to",

@@ -6,7 +6,7 @@ import os
 import stat
 
 from ..errors import DaemonOSEnvironmentError
-from ..process import CAP_SYS_CHROOT, has_capability, signal, signal_name
+from ..process import CAP_SYS_CHROOT, SIGNALS, has_capability, signal, signal_name
 from ..step import Step
 
 TYPE_CHECKING = False
@@ -37,6 +37,7 @@ class ChangeRoot(Step):
     """chroot(2). Users, groups and paths have been looked up before."""
 
     name = "change-root"
+    at_once = True
     touches = frozenset({"root", "cwd"})
     after = {
         "detach": "the session leader must be able to undo what the launcher did, outside the root",
@@ -74,6 +75,7 @@ class SetUmask(Step):
     """umask(2)."""
 
     name = "set-umask"
+    at_once = True
     touches = frozenset({"umask"})
 
     def describe(self, options: Options) -> str:
@@ -90,6 +92,7 @@ class ChangeDirectory(Step):
     """chdir(2): a daemon must not keep a file system from being unmounted."""
 
     name = "change-directory"
+    at_once = True
     touches = frozenset({"cwd"})
     after = {"change-root": "with a chroot the directory is one inside the new root"}
     remedy = "set working_directory to a directory that exists and may be entered"
@@ -162,6 +165,7 @@ class PreventCore(Step):
     """setrlimit(2): a core dump of a privileged daemon would hold its secrets (PEP 3143)."""
 
     name = "prevent-core"
+    at_once = True
     touches = frozenset({"core"})
 
     def needed(self, options: Options) -> bool:
@@ -203,11 +207,11 @@ class InstallSignals(Step):
 
     def apply(self, walk: Walk) -> tuple[dict[int, Any], Any]:
         before: dict[int, Any] = {}
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             for number, handler in walk.options.signal_map.items():
                 before[number] = signal.signal(number, handler)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, walk.options.signal_map)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask.difference(walk.options.signal_map))
         except BaseException:
             self.undo(walk, (before, mask))
             raise

@@ -109,17 +109,12 @@ def every_death(variant: str, points: list[Point]) -> list[Case]:
 
 
 def every_signal(variant: str, points: list[Point]) -> list[Case]:
-    """To the launcher's process group while it waits, so from the first fork on."""
-    waiting = points[_first_fork(points) :]
+    """To the launcher's process group before each call."""
     return [
         Case(variant, role, call, nth, name)
-        for role, call, nth, _ in waiting
+        for role, call, nth, _ in points
         for name in SIGNALS
     ]  # fmt: skip
-
-
-def _first_fork(points: list[Point]) -> int:
-    return next((n for n, point in enumerate(points) if point[1] == "fork"), len(points))
 
 
 def cases_of(plan: Plan, variants: Iterable[str], known: dict[str, Any]) -> list[Case]:
