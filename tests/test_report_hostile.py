@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon_context.errors import DaemonError
@@ -25,12 +25,17 @@ REPORTS = st.fixed_dictionaries(
     optional={name: JSON | st.sampled_from(["StepError", "SystemExit", "os"]) for name in FIELDS},
 )
 
+# A busy machine is no failure.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
+
+@CALM
 @given(st.binary(max_size=300) | REPORTS.map(lambda fields: json.dumps(fields).encode()))
 def test_any_report_is_an_error_of_ours(payload: bytes) -> None:
     assert isinstance(decode(payload, 7), DaemonError)
 
 
+@CALM
 @given(st.text(max_size=200), st.sampled_from([DaemonError, OSError, ValueError, SystemExit]))
 def test_a_report_of_ours_arrives(message: str, kind: type[BaseException]) -> None:
     error = decode(encode(kind(message)), None)
@@ -41,6 +46,7 @@ def test_a_report_of_ours_arrives(message: str, kind: type[BaseException]) -> No
         assert message in shown
 
 
+@CALM
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=12), st.data())
 def test_frames_come_through_whatever_the_pieces(pieces: list[bytes], data: st.DataObject) -> None:
     """Torn into pieces, a frame is complete with its last byte and not before."""
@@ -68,6 +74,7 @@ def test_frames_come_through_whatever_the_pieces(pieces: list[bytes], data: st.D
             os.close(writer)
 
 
+@CALM
 @given(st.binary(min_size=1, max_size=80))
 def test_bytes_that_are_no_frame_are_no_success(noise: bytes) -> None:
     frames = Frames()
