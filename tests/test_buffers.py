@@ -70,6 +70,17 @@ def test_what_was_printed_moves_into_the_log_of_a_double_fork_by_hand(box: suppo
     assert box.text("log") == "early\nlate\n"
 
 
+def test_other_files_on_stderr_are_written_out(box: support.Sandbox) -> None:
+    done = run(box, """
+        other = os.open(".", os.O_RDONLY)
+        mine = open(2, "w", closefd=False)
+        mine.write("early")
+        with DaemonContext(**settings):
+            pass
+    """)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "early")
+
+
 def test_other_files_on_stdout_are_written_out(box: support.Sandbox) -> None:
     """`sys.stdout` was replaced, and somebody made a file of descriptor 1."""
     done = run(box, """
@@ -86,6 +97,84 @@ def test_other_files_on_stdout_are_written_out(box: support.Sandbox) -> None:
     assert succeeded(done) == "first\nsecond\n"
     box.settled()
     assert box.text("log") == "late\n"
+
+
+def test_a_stdout_that_is_no_file_is_flushed(box: support.Sandbox) -> None:
+    done = run(box, """
+        class Late:
+            text = ""
+            def write(self, text):
+                self.text += text
+            def flush(self):
+                os.write(1, self.text.encode())
+                self.text = ""
+        sys.stdout = Late()
+        print("early")
+        with DaemonContext(**settings):
+            pass
+    """)  # fmt: skip
+    assert succeeded(done) == "early\n"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_goes_on_as_before_in_a_program_that_froze_its_objects(
+    box: support.Sandbox, enabled: bool
+) -> None:
+    done = run(box, """
+        import gc
+
+        class Stop(Step):
+            def apply(self, walk):
+                raise OSError("on purpose")
+
+        objects = [[] for _ in range(2000)]
+        mine = open("mine", "w")
+        mine.write("early")
+        gc.freeze()
+        if sys.argv[1] == "False":
+            gc.disable()
+        try:
+            DaemonContext(steps=DEFAULT_STEPS.insert_after("flush-streams", Stop()),
+                          **settings).open()
+        except DaemonError:
+            print(open("mine").read(), gc.isenabled(), gc.get_freeze_count() > 2000)
+    """, enabled)  # fmt: skip
+    assert succeeded(done) == f"early {enabled} True\n"
+
+
+def test_two_owners_of_one_number_are_both_told(box: support.Sandbox) -> None:
+    done = run(box, """
+        one = open("file", "wb", 0)
+        two = open(one.fileno(), "wb", 0)
+        with DaemonContext(**settings) as daemon:
+            report("closed", [one.closed, two.closed, len(daemon.closed)])
+    """)  # fmt: skip
+    assert succeeded(done) == ""
+    assert json.loads(box.text("closed")) == [True, True, 1]
+
+
+def test_odd_files_are_no_obstacle_and_owners_all_the_same(box: support.Sandbox) -> None:
+    done = run(box, """
+        class Raw(io.FileIO):
+            def __repr__(self):
+                raise ValueError("no words")
+        class Text(io.TextIOWrapper):
+            def writable(self):
+                raise ValueError("who knows")
+        class Elsewhere(io.StringIO):
+            def fileno(self):
+                return "seven"
+        raw, text, elsewhere = Raw("one", "w"), Text(open("two", "wb")), Elsewhere()
+        with DaemonContext(**settings) as daemon:
+            report("owners", [item.owner for item in daemon.closed])
+            report("closed", [raw.closed, text.buffer.raw.closed, elsewhere.closed])
+    """)  # fmt: skip
+    assert succeeded(done) == ""
+    assert json.loads(box.text("owners")) == [
+        "<Raw>",
+        "<_io.FileIO name='two' mode='wb' closefd=True>",
+    ]
+    assert json.loads(box.text("closed")) == [True, True, False]
 
 
 def test_a_stdout_that_can_only_write_is_no_obstacle(box: support.Sandbox) -> None:

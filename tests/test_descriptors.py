@@ -410,6 +410,124 @@ def test_the_daemon_knows_what_was_closed(box: support.Sandbox) -> None:
     assert json.loads(box.text("repr")) == f"<closed {wanted[1]}: regular file, reserved>"
 
 
+@pytest.mark.parametrize("count", [1, 250, 300, 600])
+@pytest.mark.parametrize("limit", [0, 100])
+@pytest.mark.parametrize("flag", ["O_RDONLY", "O_PATH"])
+def test_what_is_open_is_seen(box: support.Sandbox, count: int, limit: int, flag: str) -> None:
+    done = box.run("""
+        import fcntl, os, resource, sys
+        from daemon_context.descriptors import open_numbers
+
+        def is_open(fd):
+            try:
+                return fcntl.fcntl(fd, fcntl.F_GETFD) >= 0
+            except OSError:
+                return False
+
+        count, limit, flag = int(sys.argv[1]), int(sys.argv[2]), getattr(os, sys.argv[3])
+        opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
+        os.close(opened[count // 2])
+        os.dup2(os.open(".", flag), count + 20)
+        before = {fd for fd in range(1024) if is_open(fd)}
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if limit:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        assert open_numbers() == before, sorted(open_numbers() ^ before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        assert {fd for fd in range(1024) if is_open(fd)} == before
+    """, count, limit, flag)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("place", ["flush-streams", "detach"])
+@pytest.mark.parametrize("removed", [False, True])
+def test_what_a_step_of_yours_has_opened_is_closed(
+    box: support.Sandbox, place: str, removed: bool
+) -> None:
+    done = box.run("""
+        import os, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        from tests.launching import report
+
+        class Open(Step):
+            def apply(self, walk):
+                self.fd = os.open("program.py", os.O_RDONLY)
+
+        def works():
+            try:
+                return os.read(mine.fd, 1) != b""
+            except OSError:
+                return False
+
+        mine = Open()
+        steps = DEFAULT_STEPS.insert_after(sys.argv[1], mine)
+        if sys.argv[2] == "True":
+            steps = steps.remove("flush-streams")
+        with DaemonContext(detach_process=True, steps=steps, working_directory=".") as daemon:
+            report("closed", [mine.fd in [item.fd for item in daemon.closed], works()])
+    """, place, removed)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(box.text("closed")) == [True, False]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_wake_up_descriptor_that_is_closed_is_none_any_more(
+    box: support.Sandbox, kept: bool
+) -> None:
+    done = box.run("""
+        import os, signal, sys
+        from daemon_context import DaemonContext
+        from tests.launching import report
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        preserve = [writer] if sys.argv[1] == "True" else []
+        with DaemonContext(detach_process=True, files_preserve=preserve, working_directory="."):
+            report("found", [signal.set_wakeup_fd(-1), writer])
+    """, kept)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    found, writer = json.loads(box.text("found"))
+    assert found == (writer if kept else -1)
+
+
+@pytest.mark.parametrize(
+    ("environ", "kept"),
+    [
+        ({"LISTEN_PID": "own", "LISTEN_FDS": "2"}, [3, 4]),
+        ({"LISTEN_PID": "own", "LISTEN_FDS": "0"}, []),
+        ({"LISTEN_PID": "own", "LISTEN_FDS": "two"}, []),
+        ({"LISTEN_PID": "own"}, []),
+        ({"LISTEN_PID": "1", "LISTEN_FDS": "2"}, []),
+        ({"LISTEN_FDS": "2"}, []),
+    ],
+)
+def test_what_a_supervisor_has_handed_over_stays_open(
+    box: support.Sandbox, environ: dict[str, str], kept: list[int]
+) -> None:
+    done = box.run("""
+        import json, os, sys
+        from daemon_context import DaemonContext
+        from tests.launching import report
+        for fd in (3, 4, 5):
+            os.dup2(os.open("/dev/null", os.O_RDONLY), fd)
+        environ = json.loads(sys.argv[1])
+        if environ.get("LISTEN_PID") == "own":
+            environ["LISTEN_PID"] = str(os.getpid())
+        os.environ.update(environ)
+
+        def works(fd):
+            try:
+                return os.read(fd, 1) == b""
+            except OSError:
+                return False
+
+        with DaemonContext(detach_process=True, working_directory="."):
+            report("kept", [fd for fd in (3, 4, 5) if works(fd)])
+    """, json.dumps(environ))  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(box.text("kept")) == kept
+
+
 # --- multiprocessing
 
 SHARED = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from daemon_context import AlreadyRunning, DaemonError, PidFile
 from daemon_context.errors import DaemonOSEnvironmentError, OptionError
 from daemon_context.lockerrors import LockTimeout, NotLocked, NotMyLock, PidFileError
+from daemon_context.locks import wait_a_while
 from daemon_context.pidfile import PIDLockFile, TimeoutPIDLockFile
 
 from . import support
@@ -168,6 +170,113 @@ def test_a_timeout_waits_and_then_says_so(box: support.Sandbox) -> None:
             PidFile(path, timeout=20).acquire(timeout=0)
 
 
+def test_waiting_keeps_no_descriptors(box: support.Sandbox) -> None:
+    path = box.path / "d.pid"
+    before = support.descriptors(os.getpid())
+    with held(box, HOLDER, path):
+        during = support.descriptors(os.getpid())
+        with pytest.raises(LockTimeout):
+            PidFile(path).acquire(timeout=0.6)
+        assert support.descriptors(os.getpid()) == during
+    assert support.descriptors(os.getpid()).keys() == before.keys()
+
+
+def test_a_held_file_is_told_from_others(tmp_path: Path) -> None:
+    held_file, other = PidFile(tmp_path / "d.pid"), PidFile(tmp_path / "e.pid")
+    assert repr(other) == f"PidFile({str(tmp_path / 'e.pid')!r})"
+    with held_file:
+        assert other.holder().state == "free"
+        (tmp_path / "e.pid").write_text("1\n")
+        assert other.holder().state == "free"
+        with other:
+            assert held_file.owner() == other.owner() == os.getpid()
+            assert PidFile(tmp_path / "e.pid").owner() == os.getpid()
+
+
+def test_a_file_that_was_moved_is_emptied_and_nothing_is_removed(tmp_path: Path) -> None:
+    path, moved = tmp_path / "d.pid", tmp_path / "moved"
+    with PidFile(path):
+        path.rename(moved)
+        path.symlink_to(moved)
+    assert path.is_symlink()
+    assert moved.read_bytes() == b""
+
+
+def test_a_child_that_native_code_forked_has_to_acquire_it_too(box: support.Sandbox) -> None:
+    done = box.run("""
+        import ctypes, os
+        from daemon_context import AlreadyRunning, PidFile
+        before = len(os.listdir("/proc/self/fd"))
+        lock = PidFile("d.pid")
+        lock.acquire()
+        child = ctypes.CDLL(None).fork()
+        if not child:
+            try:
+                lock.acquire()
+            except AlreadyRunning as error:
+                print(error.pid == os.getppid(), len(os.listdir("/proc/self/fd")) == before,
+                      flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(lock.i_am_locking(), lock.owner() == os.getpid())
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\nTrue True\n", "")
+
+
+def test_nobody_waits_for_a_process_that_is_gone() -> None:
+    program = subprocess.Popen(["true"])
+    program.wait()
+    wait_a_while(program.pid, 0)
+
+
+def test_asking_keeps_no_descriptors(tmp_path: Path) -> None:
+    file, fifo = tmp_path / "d.pid", tmp_path / "fifo"
+    file.write_text("7\n")
+    os.mkfifo(fifo)
+    before = support.descriptors(os.getpid())
+    for path in (file, fifo, tmp_path, tmp_path / "none"):
+        lock = PidFile(path)
+        assert lock.read_pid() == (7 if path == file else None)
+        assert lock.owner() is None
+        assert not lock.is_locked()
+    assert support.descriptors(os.getpid()) == before
+
+
+def test_to_break_a_held_lock_does_not_wait(box: support.Sandbox) -> None:
+    path = box.path / "d.pid"
+    with held(box, HOLDER, path) as holder:
+        with pytest.raises(AlreadyRunning) as caught:
+            PidFile(path, timeout=60).break_lock()
+        assert caught.value.pid == holder.pid
+        assert path.read_text() == f"{holder.pid}\n"
+
+
+def test_nothing_is_left_where_the_pid_can_not_be_written(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, resource
+        from daemon_context import DaemonError, PidFile
+        lock = PidFile("d.pid")
+        before = os.listdir("/proc/self/fd")
+        for size in (0, 1):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            try:
+                lock.acquire()
+            except DaemonError as error:
+                print(error)
+            assert not lock.i_am_locking()
+            assert not os.path.exists("d.pid")
+            assert os.listdir("/proc/self/fd") == before
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        with lock:
+            print(open("d.pid").read() == f"{os.getpid()}\\n")
+    """)
+    assert done.returncode == 0, done.stderr
+    too_large, no_space, works = done.stdout.splitlines()
+    assert too_large.startswith(f"cannot write the pid file '{box.path}/d.pid': File too large")
+    assert no_space.startswith(f"cannot write the pid file '{box.path}/d.pid': No space left")
+    assert works == "True"
+
+
 @pytest.mark.parametrize("how", ["releases", "is killed"])
 def test_a_waiting_object_gets_the_lock_when_the_holder(box: support.Sandbox, how: str) -> None:
     path = box.path / "d.pid"
@@ -226,10 +335,17 @@ def test_a_second_object_for_the_same_file_neither_gets_nor_breaks_the_lock(
             assert other.is_locked()
             assert not other.i_am_locking()
             assert other.owner() == other.read_pid() == os.getpid()
-            with pytest.raises(NotMyLock):
+            with pytest.raises(NotMyLock, match="only the process and the object that"):
                 other.release()
         # Opening the file again, and closing it, would have dropped the owner's lock.
         assert starter.holder(path)[:2] == ["running", os.getpid()]
+        asked = box.run("""
+            import sys
+            from pathlib import Path
+            from tests.pidfiles import kernel_owner
+            print(kernel_owner(Path(sys.argv[1])))
+        """, path)  # fmt: skip
+        assert int(asked.stdout) == os.getpid()
     assert not path.exists()
 
 
@@ -276,6 +392,7 @@ def test_who_may_not_read_it_is_told_so(public: Path, starter: Starter) -> None:
         import daemon_context.lockerrors
         from daemon_context import PidFile
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        assert PidFile(sys.argv[1]).read_pid() is None  # as lockfile has it
         try:
             PidFile(sys.argv[1]).is_locked()
         except daemon_context.lockerrors.PidFileError as error:
@@ -283,6 +400,25 @@ def test_who_may_not_read_it_is_told_so(public: Path, starter: Starter) -> None:
     """
     done = starter.box.run(reader, public / "closed" / "d.pid")
     assert done.stdout.startswith("13 cannot read the pid file"), done
+
+
+@pytest.mark.root
+def test_a_file_of_roots_that_the_daemons_user_may_write(public: Path, starter: Starter) -> None:
+    path = public / "d.pid"
+    path.write_text("1\n")
+    path.chmod(0o666)
+    public.chmod(0o777)
+    pid = started(starter, path, uid=NOBODY)
+    assert path.stat().st_uid == 0
+    end(pid)
+    support.until(lambda: not path.exists())
+
+
+@pytest.mark.root
+def test_a_directory_that_may_not_be_written_is_named(public: Path, starter: Starter) -> None:
+    result = starter.start(public / "d.pid", uid=NOBODY)
+    assert f"its directory '{public}': Permission denied" in result["text"]
+    assert (result["errno"], result["step"]) == (13, "lock-pidfile")
 
 
 # --- its errors
@@ -511,6 +647,33 @@ def test_each_error_of_lockfile_keeps_its_class(box: support.Sandbox) -> None:
             print(type(error).__name__, "RuntimeError: the words" in str(error))
     """)
     assert done.stdout.splitlines() == ["True True"] * 3 + ["StepError True"], done
+    box.settled()
+
+
+def test_a_context_manager_is_left_in_the_daemon_where_a_later_step_fails(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
+        class Lock:
+            def __enter__(self): self.note("entered")
+            def __exit__(self, *error): self.note(f"left {error}")
+            def note(self, text):
+                with open(os.environ["NOTES"], "a") as file:
+                    print(text, os.getpid() == launcher, file=file)
+        class Fail(Step):
+            def apply(self, walk):
+                raise OSError("on purpose")
+        launcher = os.getpid()
+        steps = DEFAULT_STEPS.insert_after("write-pidfile", Fail())
+        try:
+            DaemonContext(pidfile=Lock(), steps=steps, detach_process=True).open()
+        except DaemonError as error:
+            print(error.step)
+    """, env={"NOTES": str(box.path / "notes")})  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fail\n", "")
+    assert box.text("notes") == "entered False\nleft (None, None, None) False\n"
     box.settled()
 
 

@@ -216,6 +216,23 @@ def test_an_uncaught_error_is_seen_and_is_the_exit_status(
     box.settled()
 
 
+@pytest.mark.parametrize("readiness", ["open", "explicit"])
+def test_what_the_program_does_with_uncaught_errors_is_done_in_the_daemon(
+    box: support.Sandbox, readiness: str
+) -> None:
+    done = box.run("""
+        from tests.launching import *
+        sys.excepthook = lambda kind, error, traceback: report("uncaught", str(error))
+        context = DaemonContext(detach_process=True, readiness=sys.argv[1], working_directory=".")
+        context.open()
+        if sys.argv[1] == "explicit":
+            context.ready()
+        raise RuntimeError("in the body")
+    """, readiness)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(box.text("uncaught")) == "in the body"
+
+
 def test_a_step_that_kills_the_launcher_leaves_no_lock(box: support.Sandbox) -> None:
     program = box.script("""
         import sys
@@ -263,6 +280,56 @@ def test_a_step_that_cannot_be_described_or_undone_does_not_hide_the_error(
         assert outcome["step"] == "fail"
         assert "could not undo stuck: ValueError: no way back" in outcome["notes"]
         assert outcome["changed"] == {}
+
+
+@pytest.mark.parametrize("place", ["flush-streams", "detach"])
+def test_a_remedy_follows_the_error(box: support.Sandbox, place: str) -> None:
+    done = box.run("""
+        from tests.launching import *
+        class Unlucky(Fail):
+            remedy = "try another day"
+        steps = DEFAULT_STEPS.insert_after(sys.argv[1], Unlucky("RuntimeError"))
+        print(attempt(DaemonContext(detach_process=True, steps=steps))["message"])
+    """, place)  # fmt: skip
+    assert done.stdout.endswith(", fail); try another day\n"), done
+
+
+def test_what_a_step_printed_before_it_failed_is_not_lost(box: support.Sandbox) -> None:
+    done = box.run("""
+        from tests.launching import *
+        class Print(Fail):
+            def apply(self, walk):
+                print("printed", end="")
+                sys.stderr.write("told")
+                super().apply(walk)
+        for name in ("flush-streams", "detach", "redirect-streams"):
+            steps = DEFAULT_STEPS.insert_after(name, Print("RuntimeError"))
+            context = DaemonContext(detach_process=True, steps=steps, stdout="log", stderr="errors")
+            attempt(context)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "printed" * 2, "told" * 2)
+    assert (box.text("log"), box.text("errors")) == ("printed", "told")
+
+
+def test_a_failing_check_is_an_error_before_anything_was_done(box: support.Sandbox) -> None:
+    done = box.run("""
+        from tests.launching import *
+        class Check(Step):
+            def check(self, walk):
+                raise RuntimeError("not today")
+            def apply(self, walk):
+                report("applied", True)
+        class Note(Step):
+            def apply(self, walk):
+                report("applied", True)
+        for process in (True, False):
+            steps = DEFAULT_STEPS.insert_before("flush-streams", Note())
+            steps = steps.insert_after("report-ready", Check())
+            print(attempt(DaemonContext(detach_process=process, steps=steps))["message"])
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "cannot check: RuntimeError: not today (step 16 of 16, check)\n" * 2
+    assert not (box.path / "applied").exists()
 
 
 # --- the body, under readiness="explicit"
@@ -377,6 +444,19 @@ def test_the_launcher_exits_0_once_the_body_is_ready(
         assert "ready() does nothing" in box.text("warned")
 
 
+def test_a_start_that_takes_its_time_works_without_a_terminal_too(box: support.Sandbox) -> None:
+    """After a second a launcher would say on a terminal that it waits: one that polls."""
+    done = box.run("""
+        import os, time
+        from daemon_context import DaemonContext
+        del os.pidfd_open  # as where there are none
+        with DaemonContext(readiness="explicit", detach_process=True, start_timeout=60) as daemon:
+            time.sleep(1.2)
+            daemon.ready()
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_launcher_waits_for_ready(box: support.Sandbox) -> None:
     launcher = box.popen("""
         import os
@@ -482,6 +562,54 @@ def test_a_session_leader_that_is_killed_is_told_and_nothing_is_left(box: suppor
     assert launcher.returncode == 1
     assert f"the session leader (pid {leader}) was killed by SIGKILL" in text
     assert_nothing_left(box)
+
+
+@pytest.mark.parametrize("how", ["timeout", "SIGTERM", "SIGKILL"])
+def test_a_daemon_whose_start_is_cancelled_may_clean_up(box: support.Sandbox, how: str) -> None:
+    launcher = box.popen("""
+        import time
+        from tests.launching import *
+        timeout = 0.3 if sys.argv[1] == "timeout" else None
+        if sys.argv[1] == "SIGTERM":
+            signal.signal(signal.SIGTERM, lambda *signal: sys.exit(1))
+        try:
+            with DaemonContext(readiness="explicit", detach_process=True, start_timeout=timeout,
+                               working_directory="."):
+                try:
+                    report("waiting", os.getpid())
+                    time.sleep(600)
+                finally:
+                    report("cleaned up", os.getpid())
+        finally:
+            with open("unwound", "a") as file:
+                print(os.getpid(), file=file)
+    """, how)  # fmt: skip
+    daemon = int(box.text("waiting"))
+    if how != "timeout":
+        launcher.send_signal(getattr(signal, how))
+    launcher.communicate(timeout=support.DEADLINE)
+    assert launcher.returncode == (-9 if how == "SIGKILL" else 1)
+    assert int(box.text("cleaned up")) == daemon
+    box.settled()
+    if how != "SIGKILL":
+        assert set(map(int, box.text("unwound").split())) - {daemon} == {launcher.pid}
+
+
+def test_a_daemon_that_kills_its_session_leader_is_ended_and_named(box: support.Sandbox) -> None:
+    done = box.run("""
+        import time
+        from tests.launching import *
+        class Kill(Step):
+            def apply(self, walk):
+                report("daemon", os.getpid())
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(600)
+        steps = DEFAULT_STEPS.insert_after("detach", Kill())
+        print(attempt(DaemonContext(detach_process=True, steps=steps, pidfile="d.pid"))["pid"])
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == box.text("daemon").strip()
+    box.settled()
 
 
 def test_ready_after_the_launcher_is_gone_ends_the_daemon(box: support.Sandbox) -> None:
@@ -598,14 +726,19 @@ def test_without_with_the_exit_handlers_run_in_the_launcher_alone(box: support.S
 # --- limits
 
 
-def test_descriptors_that_run_out_anywhere_are_an_error(box: support.Sandbox) -> None:
+@pytest.mark.parametrize("closed", [(), (0,), (0, 1)])
+def test_descriptors_that_run_out_anywhere_are_an_error(
+    box: support.Sandbox, closed: tuple[int, ...]
+) -> None:
     done = box.run("""
         import resource
         from tests.launching import *
         from tests.support import preload
         preload()   # an import that fails is Python's error, and not about a step
+        for fd in sys.argv[1:]:
+            os.close(int(fd))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = max(open_files()) + 1
+        used = max(3, *open_files()) + 1
         outcomes = []
         for spare in range(40):
             report("outcomes", outcomes)
@@ -620,12 +753,17 @@ def test_descriptors_that_run_out_anywhere_are_an_error(box: support.Sandbox) ->
             except BaseException as error:
                 caught = error
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            if sys.argv[1:] and os.path.exists("d.pid"):
+                # Created under a number that it can't keep; unlocked, only the next start may
+                # remove it.
+                assert os.path.getsize("d.pid") == 0
+                os.unlink("d.pid")
             after = surroundings()
             changed = {k: [before[k], after[k]] for k in before if before[k] != after[k]}
             outcomes.append({**describe(caught), "changed": changed})
             del caught
         context.sleep()
-    """)
+    """, *closed)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), done
     outcomes = json.loads(box.text("outcomes"))
     assert 3 <= len(outcomes) < 39

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon_context.errors import DaemonError
-from daemon_context.failures import decode, encode
+from daemon_context.errors import DaemonError, StartError, StepError
+from daemon_context.failures import TEXT_LARGEST, decode, encode
 from daemon_context.frames import ERROR, HELLO, LARGEST, READY, Frames, send
 
 from . import support
@@ -44,6 +46,62 @@ def test_a_report_of_ours_arrives(message: str, kind: type[BaseException]) -> No
     assert not any(c < " " and c != "\n" for c in shown)
     if message.isprintable():
         assert message in shown
+
+
+def test_a_text_arrives_as_it_is_but_for_control_characters() -> None:
+    error = DaemonError("a 'b'\n\\ \xa0ü \x1b[31m \x7f\x9f\x00")
+    error.add_note("c\td")
+    arrived = decode(encode(error), None)
+    assert str(arrived) == "a 'b'\n\\ \xa0ü \\x1b[31m \\x7f\\x9f\\x00"
+    assert arrived.__notes__[-1] == "c\\td"
+
+
+def test_a_text_that_is_too_long_loses_its_middle_and_says_how_much() -> None:
+    text = "".join(chr(ord("a") + n % 26) for n in range(TEXT_LARGEST + 1))
+    assert str(decode(encode(DaemonError(text[1:])), None)) == text[1:]
+    shown = str(decode(encode(DaemonError(text)), None))
+    first, number, last = re.split(r"\n… (\d+) characters left out …\n", shown)
+    assert TEXT_LARGEST - 80 < len(shown) <= TEXT_LARGEST
+    assert text.startswith(first)
+    assert text.endswith(last)
+    assert len(first) + int(number) + len(last) == len(text)
+
+
+def test_the_longest_report_fits_into_a_frame() -> None:
+    wide = "\U0001f600" * (1 << 17)
+    error = DaemonError(wide, step=wide, path=wide)
+    error.__cause__ = ValueError(wide)
+    for _ in range(20):
+        error.add_note(wide)
+    assert len(encode(error)) <= LARGEST
+
+
+REPORT = {
+    "class": "StepError", "message": "m", "facts": {}, "notes": ["n"], "traceback": "T\n",
+    "pid": 5, "process": "daemon",
+}  # fmt: skip
+
+
+def test_facts_that_are_none_are_left_out() -> None:
+    odd = {"step": 3, "path": 4, "errno": "5", "evil": 6, "pid": "7", "signal_number": 9}
+    error = decode(json.dumps({**REPORT, "facts": odd}).encode(), 1)
+    assert isinstance(error, StepError)
+    assert (str(error), error.pid, error.signal_number) == ("m", 5, 9)
+    assert (error.step, error.path, error.errno) == (None, None, None)
+    assert error.__notes__ == ["In the daemon (pid 5):\nT", "n"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"{", b"3", b"{}", b"[]", b"[" * 200_000,
+     *(json.dumps({**REPORT, **part}).encode()
+       for part in ({"pid": 1e999}, {"pid": "x"}, {"pid": None}, {"facts": 3}, {"notes": 4}))],
+)  # fmt: skip
+def test_a_report_that_can_not_be_read_is_an_error_too(payload: bytes) -> None:
+    error = decode(payload, 7)
+    assert type(error) is StartError
+    assert "its report can't be read" in str(error)
+    assert error.pid == 7
 
 
 @CALM
@@ -87,8 +145,58 @@ def test_bytes_that_are_no_frame_are_no_success(noise: bytes) -> None:
 
 def test_a_frame_that_claims_too_much_is_hostile() -> None:
     frames = Frames()
-    frames.data = ERROR + (LARGEST + 1).to_bytes(4, "big")
-    assert frames.hostile
+    for size in (LARGEST + 1, 1 << 24, (1 << 32) - 1):
+        frames.data = ERROR + size.to_bytes(4, "big")
+        assert frames.hostile
+    frames.data = ERROR + LARGEST.to_bytes(4, "big")
+    assert not frames.hostile
+    assert not frames.complete
+    frames.data += bytes(LARGEST)
+    assert frames.first() == (ERROR, bytes(LARGEST))
+
+
+def test_frames_come_one_after_the_other() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    frames = Frames()
+    assert not frames.read(reader)  # nothing yet
+    assert frames.first() == (ERROR, b"")
+    assert send(writer, HELLO, b"12")
+    assert send(writer, READY)
+    assert frames.read(reader)
+    assert frames.first() == (HELLO, b"12")
+    frames.drop()
+    assert frames.first() == (READY, b"")
+    frames.drop()
+    assert not frames.complete
+    os.close(reader)
+    os.close(writer)
+
+
+def test_what_follows_a_hostile_byte_is_not_kept() -> None:
+    reader, writer = os.pipe()
+    frames = Frames()
+    for _ in range(2):
+        os.write(writer, b"?" * 100)
+        assert frames.read(reader)
+    assert len(frames.data) == 100
+    os.close(reader)
+    os.close(writer)
+
+
+def test_the_end_of_a_pipe_does_not_kill_a_program_that_has_sigpipe_at_its_default(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        import os, signal
+        from daemon_context.frames import READY, send
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        reader, writer = os.pipe()
+        os.close(reader)
+        assert not send(writer, READY)
+        assert signal.sigpending() == signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_nobody_reads_any_more() -> None:

@@ -464,6 +464,20 @@ def test_nor_does_one_of_an_ordinary_user(open_box: support.Sandbox) -> None:
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr[-3000:]
 
 
+@pytest.mark.parametrize("name", sorted({*DEFAULT_STEPS.names} - {"lock-pidfile"}))
+def test_without_any_one_step_it_goes_on_in_the_foreground(box: support.Sandbox, name: str) -> None:
+    done = box.run("""
+        import sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext
+        steps = DEFAULT_STEPS.remove(sys.argv[1])
+        with DaemonContext(detach_process=False, steps=steps, pidfile="d.pid",
+                           stdout="log", working_directory=".") as daemon:
+            print("works", flush=True)
+    """, name)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout or box.text("log")) == "works\n"
+
+
 def test_what_stays_changed_is_listed(box: support.Sandbox) -> None:
     done = box.run("""
         from daemon_context import DEFAULT_STEPS, DaemonContext, Step
