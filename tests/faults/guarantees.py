@@ -84,6 +84,8 @@ def _page(found: Found, others: Found) -> str:
     return f"""# Guarantees
 
 Each is proven from outside, on real processes. This page is written by `{FULL}`.
+What the tests are worth is in [mutation tests](mutation.md), what they reach in
+[coverage](coverage.md).
 
 {_table(found)}
 
