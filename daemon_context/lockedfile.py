@@ -7,9 +7,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 from time import monotonic
 
+from .fitness import failed, require_fit, require_fit_place, require_sense
 from .locks import (
     OPEN_FLAGS,
     OWNER,
@@ -17,7 +17,6 @@ from .locks import (
     give_way_to_owner,
     holder_of,
     open_for_reading,
-    require_support,
     try_lock,
     unlock,
     wait_a_while,
@@ -27,8 +26,6 @@ from .process import SignalsHeld, close_quietly, lifted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from .errors import DaemonError
 
 MODE = 0o644  # FHS: readable by all
 
@@ -76,7 +73,7 @@ class LockedFile:
         try:
             fd = open_for_reading(self.path)
         except OSError as error:
-            raise self._failed(error, "read") from error
+            raise failed(self.path, error, "read") from error
         if fd is None:
             return Holder("free")
         try:
@@ -124,25 +121,8 @@ class LockedFile:
         :raises PidFileError: says what is there instead
         :raises OptionError: the timeout can't be used
         """
-        self._require_sense()
-        try:
-            found = os.lstat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            self._check_directory()
-        except OSError as error:
-            raise self._failed(error) from error
-        else:
-            self._require_fit(found, daemon_uid)  # whether it may be opened, `begin` will see
-
-    def _require_sense(self) -> None:
-        from .errors import refuse
-
-        require_support()
-        if "\0" in self.path:
-            raise refuse("pidfile", self.path, "the path of a file")
-        if not isinstance(self.timeout, (int, float, type(None))):
-            expected = "None or a number of seconds to wait for the pid file's lock"
-            raise refuse("timeout", self.timeout, expected)
+        require_sense(self.path, self.timeout)
+        require_fit_place(self.path, daemon_uid)
 
     def begin(
         self, daemon_uid: int, *, timeout: float | None = None, keep_directory: bool = True
@@ -155,7 +135,7 @@ class LockedFile:
             self._begin_again(keep_directory)
             return
         self.forget()  # a copy that a native fork made
-        self._require_sense()
+        require_sense(self.path, self.timeout)
         try:
             self._lock(daemon_uid, self.timeout if timeout is None else timeout, keep_directory)
         except BaseException:
@@ -189,7 +169,7 @@ class LockedFile:
                 self.disown()
             except OSError:  # whoever holds the exclusion lock removes the file
                 pass
-            raise self._failed(error, "write") from error
+            raise failed(self.path, error, "write") from error
 
     def _own(self) -> None:
         while True:
@@ -286,7 +266,7 @@ class LockedFile:
                 self._keep_directory()
             self._clear()
         except OSError as error:
-            raise self._failed(error) from error
+            raise failed(self.path, error) from error
         finally:
             if self._fd != fd:
                 os.close(fd)
@@ -297,7 +277,9 @@ class LockedFile:
             return  # let go in between
         left = deadline - monotonic()
         if not wait or left <= 0:
-            raise self._refused(holder, wait)
+            from .refusals import refused
+
+            raise refused(self.path, holder, wait)
         wait_a_while(None if holder.state == "here" else holder.pid, left)
 
     def _open(self, daemon_uid: int) -> int | None:
@@ -308,25 +290,31 @@ class LockedFile:
         except FileExistsError:
             return self._open_existing(flags, daemon_uid)
         except OSError as error:
-            self.check(daemon_uid)  # has better words for a directory that is not there and so on
-            raise self._failed(error) from error
+            require_fit_place(
+                self.path, daemon_uid
+            )  # has better words for a directory that is not there and so on
+            raise failed(self.path, error) from error
         return lifted(fd)
 
     def _open_existing(self, flags: int, daemon_uid: int) -> int | None:
-        self.check(daemon_uid)  # first: opening a device or a FIFO is felt at its other end
+        require_fit_place(
+            self.path, daemon_uid
+        )  # first: opening a device or a FIFO is felt at its other end
         try:
             fd = lifted(os.open(self.path, flags))
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.check(daemon_uid)  # somebody has just put a symlink there, or a device
-            raise self._failed(error) from error
+            require_fit_place(
+                self.path, daemon_uid
+            )  # somebody has just put a symlink there, or a device
+            raise failed(self.path, error) from error
         try:
             found = os.fstat(fd)
             if found.st_nlink == 0:
                 os.close(fd)
                 return None
-            self._require_fit(found, daemon_uid)
+            require_fit(self.path, found, daemon_uid)
         except BaseException:
             os.close(fd)
             raise
@@ -376,41 +364,6 @@ class LockedFile:
         if self._owner_locked:
             raise PermissionError  # in a chroot the path would name another file
         return os.lstat(self.path), self.path, None
-
-    # --- errors
-
-    def _check_directory(self) -> None:
-        directory = os.path.dirname(self.path)
-        try:
-            found = os.stat(directory)
-        except OSError as error:
-            raise self._failed(error, what=f"its directory {directory!r}: ") from error
-        if not stat.S_ISDIR(found.st_mode):
-            raise self._unusable(f"{directory!r} is not a directory", errno.ENOTDIR)
-        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-            read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
-            number = errno.EROFS if read_only else errno.EACCES
-            raise self._unusable(f"its directory {directory!r}: {os.strerror(number)}", number)
-
-    def _require_fit(self, found: os.stat_result, daemon_uid: int) -> None:
-        users = {os.geteuid(), os.getuid(), 0, daemon_uid}
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid not in users:
-            from .refusals import unfit
-
-            raise unfit(self.path, found)
-
-    def _failed(self, error: OSError, verb: str = "lock", what: str = "") -> DaemonError:
-        return self._unusable(what + (error.strerror or str(error)), error.errno, verb)
-
-    def _unusable(self, why: str, number: int | None, verb: str = "lock") -> DaemonError:
-        from .refusals import unusable
-
-        return unusable(self.path, why, number, verb)
-
-    def _refused(self, holder: Holder, waited: float = 0) -> DaemonError:
-        from .refusals import refused
-
-        return refused(self.path, holder, waited)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from .fitness import failed
 from .lockedfile import LockedFile
 from .locks import Holder, open_for_reading, pid_in
 
@@ -60,7 +61,7 @@ class PidFile(LockedFile):
         try:
             self._let_go()
         except OSError as error:
-            raise self._failed(error, "remove or empty") from error
+            raise failed(self.path, error, "remove or empty") from error
 
     def is_locked(self) -> bool:
         """Whether anybody holds the lock."""
@@ -88,7 +89,9 @@ class PidFile(LockedFile):
         :raises AlreadyRunning: the lock is held, so the file is not stale
         """
         if self.i_am_locking():
-            raise self._refused(Holder("here", os.getpid()))
+            from .refusals import refused
+
+            raise refused(self.path, Holder("here", os.getpid()))
         self.begin(os.geteuid(), timeout=0)
         self.abandon()
 

@@ -10,10 +10,12 @@ PACKAGE = ROOT / "daemon_context"
 PLAN: dict[str, str] = {
     "sequence": "start steps report trace",
     "report": "start report report_hostile",
+    "launcher": "start report report_hostile",
     "frames": "start report_hostile report",
     "failures": "start report_hostile report",
     "pidfile": "pidfile pidfile_hostile",
     "lockedfile": "pidfile pidfile_hostile",
+    "fitness": "pidfile pidfile_hostile",
     "locks": "pidfile pidfile_hostile",
     "descriptors": "descriptors buffers",
     "owners": "descriptors buffers",
@@ -25,6 +27,7 @@ PLAN: dict[str, str] = {
 MORE: dict[str, str] = {
     "sequence": "lastwords signals",
     "report": "signals daemon_class",
+    "launcher": "signals daemon_class",
     "lockedfile": "races daemon_class",
     "locks": "races daemon_class",
     "descriptors": "preserved streams",
