@@ -290,24 +290,18 @@ class LockedFile:
         except FileExistsError:
             return self._open_existing(flags, daemon_uid)
         except OSError as error:
-            require_fit_place(
-                self.path, daemon_uid
-            )  # has better words for a directory that is not there and so on
+            require_fit_place(self.path, daemon_uid)  # has better words
             raise failed(self.path, error) from error
         return lifted(fd)
 
     def _open_existing(self, flags: int, daemon_uid: int) -> int | None:
-        require_fit_place(
-            self.path, daemon_uid
-        )  # first: opening a device or a FIFO is felt at its other end
+        require_fit_place(self.path, daemon_uid)
         try:
             fd = lifted(os.open(self.path, flags))
         except FileNotFoundError:
             return None
         except OSError as error:
-            require_fit_place(
-                self.path, daemon_uid
-            )  # somebody has just put a symlink there, or a device
+            require_fit_place(self.path, daemon_uid)  # somebody has just changed what is there
             raise failed(self.path, error) from error
         try:
             found = os.fstat(fd)

@@ -22,7 +22,7 @@ NOBODY = 65534
 # Forks a launcher for each start, so that a start costs no start of Python; each ends as a
 # program would, and sends its error, if there was one, back as JSON.
 STARTER = """
-    import ctypes, fcntl, json, os, signal, subprocess, sys, time
+    import atexit, ctypes, fcntl, json, os, signal, subprocess, sys, time
     import resource, daemon_context.failures, daemon_context.lockerrors, daemon_context.stopping
     from daemon_context import DEFAULT_STEPS, Daemon, DaemonContext, PidFile, Step
     from daemon_context.pidfile import TimeoutPIDLockFile
@@ -89,7 +89,10 @@ STARTER = """
             text = str(error)
             os.write(answer, json.dumps({**facts, "text": text, "kinds": kinds}).encode())
         finally:
-            os._exit(status)
+            try:
+                atexit._run_exitfuncs()  # a signal may come before the context is entered
+            finally:
+                os._exit(status)
 
     def start(job):
         gate = os.pipe()
