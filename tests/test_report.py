@@ -424,6 +424,8 @@ def test_a_body_that_ends_before_ready_is_an_error_in_the_launcher(
     assert outcome["message"] in done.stderr
     assert note in "\n".join(outcome["notes"])
     assert facts.items() <= outcome.items()
+    assert outcome["step"] is None  # all had been done
+    assert "(step" not in outcome["message"]
     assert outcome["pid"] == int(box.text("daemon"))
     assert not support.alive(outcome["pid"])
     assert not (box.path / "d.pid").exists()
