@@ -251,3 +251,36 @@ def test_a_hostile_daemon_is_an_error_or_what_it_says(box: support.Sandbox) -> N
     assert said.split() == ["StartError"] * len(cases)
     assert not (box.path / "owned").exists()
     box.settled()
+
+
+def test_a_daemon_can_not_have_another_process_killed_for_it(box: support.Sandbox) -> None:
+    """Only the first frame names a pid, and it is sent before anybody else's code has run."""
+    innocent = box.popen(box.script("import sys; sys.stdin.read()", "innocent.py"))
+    done = box.run(
+        """
+        import fcntl, sys, termios
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        from daemon_context.frames import HELLO, send
+
+        def wait_until_read(pipe):
+            while fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) != bytes(4):
+                pass
+
+        class Slander(Step):
+            def apply(self, walk):
+                pipe = walk.report.outcome_w
+                wait_until_read(pipe)
+                send(pipe, HELLO, sys.argv[1].encode())
+                wait_until_read(pipe)
+                raise RuntimeError("so the launcher ends what is left")
+
+        steps = DEFAULT_STEPS.insert_after("change-owner", Slander())
+        DaemonContext(steps=steps, detach_process=True).open()
+        """,
+        innocent.pid,
+    )
+    assert done.returncode == 1
+    assert "daemon_context.errors." in done.stderr
+    assert innocent.poll() is None
+    assert innocent.communicate("")[0] == ""
+    assert innocent.returncode == 0
