@@ -21,8 +21,8 @@ LEARNT = """\
 - **After a fork, code is dear.** What a process touches for the first time after it is copied page
   by page, and running Python touches what it runs, for the counts of references. So all that can
   be decided, opened and listed is so before the first fork, and the daemon's steps are few system
-  calls each. Files below `/proc` are read by system calls: a file object with its buffer and codec
-  costs several times as much.
+  calls each. Files below `/proc` are read without the buffer and the codec that file objects have
+  otherwise, which cost several times as much.
 - **A large heap** costs its page tables at each fork, and again when a process that has it ends.
   The session leader, which tells how the daemon died, has them too, and leaves before the launcher
   does: that is what *large heap* pays above *bare, waits for ready*.

@@ -175,20 +175,20 @@ def started_at(pid: int) -> float | None:
 def exit_words(pidfd: int) -> str | None:
     """How the process ended, where the kernel tells those who are not its parent (Linux 6.15)."""
     import fcntl
-    import struct
 
     # struct pidfd_info of linux/pidfd.h: mask, cgroupid, then 12 numbers of 32 bits, the last of
     # which is the exit code; asked for by PIDFD_INFO_EXIT, and set once the process is reaped.
-    layout, wanted = "QQ11Ii", 1 << 3
-    request = 3 << 30 | struct.calcsize(layout) << 16 | 0xFF << 8 | 11
+    size, wanted = 64, 1 << 3
+    request = 3 << 30 | size << 16 | 0xFF << 8 | 11
     for _ in range(5):
+        info = memoryview(bytearray(size))
+        info.cast("Q")[0] = wanted
         try:
-            answer = fcntl.ioctl(pidfd, request, struct.pack(layout, wanted, *[0] * 13))
+            answer = memoryview(fcntl.ioctl(pidfd, request, info.tobytes()))
         except OSError:
             return None
-        mask, *_, status = struct.unpack(layout, answer)
-        if mask & wanted:
-            return ending(status)[0]
+        if answer.cast("Q")[0] & wanted:
+            return ending(answer.cast("i")[15])[0]
         select.select([], [], [], 0.0002)  # its parent has yet to reap it
     return None
 

@@ -26,8 +26,9 @@ PLAN: dict[str, str] = {
 # Slower ones, for those mutants that have survived the others.
 MORE: dict[str, str] = {
     "sequence": "lastwords signals",
+    "failures": "lastwords",
     "report": "signals daemon_class",
-    "launcher": "signals daemon_class",
+    "launcher": "signals daemon_class spawn",
     "lockedfile": "races daemon_class",
     "locks": "races daemon_class",
     "descriptors": "preserved streams",
