@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .process import reap, signal
+from .process import SIGNALS, reap, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _registered(faulthandler: Any) -> bytes:
     """The signals that were given to ``faulthandler.register``: who takes one back gets to know."""
 
     def take_back(answer: int) -> None:
-        for number in signal.valid_signals():
+        for number in SIGNALS:
             try:
                 if faulthandler.unregister(number):
                     os.write(answer, bytes([number]))

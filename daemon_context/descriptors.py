@@ -97,8 +97,8 @@ def _polled(size: int) -> set[int]:
         except OSError:  # more than RLIMIT_NOFILE, which was lowered
             found.update(filter(is_open, numbers))
             continue
-        closed = {fd for fd, event in answers if event & select.POLLNVAL}
-        found.update(fd for fd in numbers if fd not in closed) if closed else found.update(numbers)
+        found.update(numbers)
+        found.difference_update([fd for fd, event in answers if event & select.POLLNVAL])
     return found
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 from .descriptors import open_numbers
 from .errors import DaemonError, DaemonOSEnvironmentError, refuse
 from .owners import Owners
-from .process import open_pidfd, poll, send_signal, signal, signal_name, start_time
+from .process import SIGNALS, open_pidfd, poll, send_signal, signal, signal_name, start_time
 from .report import flush_standard_streams
 
 TYPE_CHECKING = False
@@ -131,7 +131,7 @@ def signal_number(name: str | int) -> int:
     if isinstance(name, str):
         number = getattr(signal, f"SIG{name.removeprefix('SIG')}", None)
     else:
-        number = name if name in signal.valid_signals() else None
+        number = name if name in SIGNALS else None
     if number is None:
         raise refuse("schedule", name, "the name or the number of a signal, such as 'TERM'")
     return int(number)

@@ -12,7 +12,7 @@ import sys
 
 from .errors import OptionError, refuse
 from .options import Options, Supervisor, Target
-from .process import signal, signal_name
+from .process import SIGNALS, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _signal_map(context: DaemonContext) -> dict[int, Any]:
 
 
 def _signal(number: Any, target: Any) -> int:
-    if not isinstance(number, int) or number not in signal.valid_signals():
+    if not isinstance(number, int) or number not in SIGNALS:
         raise refuse(
             "signal_map", {number: target}, "the number of a signal, such as signal.SIGHUP"
         )

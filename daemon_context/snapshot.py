@@ -8,7 +8,7 @@ import stat
 import sys
 
 from .descriptors import KINDS, is_open, open_numbers
-from .process import signal, signal_name
+from .process import SIGNALS, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _core() -> str:
 
 def _dispositions() -> dict[str, str]:
     words = {}
-    for number in sorted(signal.valid_signals()):
+    for number in sorted(SIGNALS):
         handler = signal.getsignal(number)
         if handler not in (signal.SIG_DFL, None):
             words[signal_name(number)] = _handler(handler)

@@ -6,6 +6,8 @@ import os
 import sys
 from time import sleep
 
+from .process import of_proc
+
 LOOKS, BETWEEN = 4, 0.005  # seconds
 
 
@@ -38,8 +40,5 @@ def _others(known: set[str]) -> list[str]:
 
 
 def _name(task: str) -> str:
-    try:
-        with open(f"/proc/self/task/{task}/comm") as file:
-            return f"{file.read().strip()} (native)"
-    except OSError:
-        return f"thread {task} (native)"
+    name = of_proc(f"self/task/{task}/comm")
+    return f"thread {task} (native)" if name is None else f"{name.strip()} (native)"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from . import support
+from .pidfiles import Starter, public_directory
 
 
 @pytest.fixture
@@ -26,6 +27,18 @@ def open_box() -> Iterator[support.Sandbox]:
         path = Path(name)
         path.chmod(0o1777)
         yield from support.sandbox(path)
+
+
+@pytest.fixture
+def starter(box: support.Sandbox) -> Iterator[Starter]:
+    with Starter(box) as starter:
+        yield starter
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    with public_directory() as path:
+        yield path
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,9 @@ from daemon_context.locks import wait_a_while
 from daemon_context.pidfile import PIDLockFile, TimeoutPIDLockFile
 
 from . import support
-from .pidfiles import HOLDER, NOBODY, READER, Starter, held, kernel_owner, public_directory
+from .pidfiles import HOLDER, NOBODY, READER, Starter, held, kernel_owner
 
 CLASSES = (PidFile, TimeoutPIDLockFile, PIDLockFile)
-
-
-@pytest.fixture
-def starter(box: support.Sandbox) -> Iterator[Starter]:
-    with Starter(box) as starter:
-        yield starter
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    with public_directory() as path:
-        yield path
 
 
 def started(starter: Starter, path: Path, **job: Any) -> int:

@@ -19,21 +19,9 @@ from hypothesis import strategies as st
 from daemon_context import PidFile
 
 from . import support
-from .pidfiles import HOLDER, NOBODY, Innocent, Starter, held, public_directory
+from .pidfiles import HOLDER, NOBODY, Innocent, Starter, held
 
 STRANGER = 12345
-
-
-@pytest.fixture
-def starter(box: support.Sandbox) -> Iterator[Starter]:
-    with Starter(box) as starter:
-        yield starter
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    with public_directory() as path:
-        yield path
 
 
 def end(pid: int, number: int = 15) -> None:

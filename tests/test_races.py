@@ -7,7 +7,6 @@ import os
 import random
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from .pidfiles import Starter, kernel_owner
 
 MANY = 300
 RUNNING = "daemon_context.lockerrors.AlreadyRunning"
-
-
-@pytest.fixture
-def starter(box: support.Sandbox) -> Iterator[Starter]:
-    with Starter(box) as starter:
-        yield starter
 
 
 def end(pid: int, number: int = signal.SIGTERM) -> None:
