@@ -295,6 +295,8 @@ def test_in_a_pid_namespace(box: support.Sandbox) -> None:
             failed = describe(error)
         subprocess.run([sys.executable, __file__, "start"], check=True)
         pid = int(pathlib.Path("d.pid").read_text())
+        while not pathlib.Path("tree").exists():  # the body goes on while the launcher ends
+            os.sched_yield()
         os.kill(pid, 15)
         while pathlib.Path("d.pid").exists():
             os.sched_yield()
