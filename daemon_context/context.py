@@ -406,7 +406,11 @@ class DaemonContext:
         """What `open` closed: the number of each descriptor, what it was, and who owned it."""
         from .descriptors import Closed
 
-        return () if self._walk is None else tuple(Closed(*one) for one in self._walk.closed)
+        walk = self._walk
+        if walk is None:
+            return ()
+        owners = walk.owners.closed if walk.owners is not None else {}
+        return tuple(Closed(fd, mode, owners.get(fd)) for fd, mode in walk.closed.items())
 
     @property
     def trace(self) -> Trace | None:

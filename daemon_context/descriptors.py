@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .sequence import Walk
 
 FEW, MANY = 256, 1 << 16
+UNKNOWN = -1  # a mode
 UNSEEN = 1 << 20  # what fs.nr_open usually is; without close_range each costs a system call
 KINDS = {
     stat.S_IFREG: "regular file",
@@ -42,7 +43,8 @@ class Closed:
 
     def __init__(self, fd: int, mode: int, owner: str | None) -> None:
         self.fd, self.owner = fd, owner
-        self.what = KINDS.get(stat.S_IFMT(mode), "anonymous inode") if mode >= 0 else "unknown"
+        kind = "unknown" if mode == UNKNOWN else KINDS.get(stat.S_IFMT(mode))
+        self.what = kind or "anonymous inode"
 
     def __repr__(self) -> str:
         return f"<closed {self.fd}: {self.what}, {self.owner or 'reserved'}>"
@@ -53,10 +55,10 @@ def open_numbers() -> set[int]:
     size = _table_size()
     if size is None:
         return _polled(MANY)
-    if FEW < size <= MANY:
-        found = _polled(size)
-        # `poll` takes an O_PATH descriptor for closed; the kernel's count (Linux 6.2) does not.
-        if os.stat("/proc/self/fd").st_size == len(found):
+    count = os.stat("/proc/self/fd").st_size  # Linux 6.2; 0 before
+    if count and FEW < size <= MANY:
+        found = _polled(size, count)
+        if len(found) == count:  # `poll` takes an O_PATH descriptor for closed
             return found
     return _listed()
 
@@ -83,10 +85,15 @@ def is_open(fd: int) -> bool:
     return True
 
 
-def _polled(size: int) -> set[int]:
-    """Ask for many numbers in one system call: half the cost of a listing of ten thousand."""
+def _polled(size: int, most: int = MANY) -> set[int]:
+    """Ask for many numbers in one system call: half the cost of a listing of ten thousand.
+
+    :param most: how many there can be
+    """
     found: set[int] = set()
     for start in range(0, size, FEW):
+        if len(found) == most:
+            break
         numbers = range(start, min(start + FEW, size))
         poller = select.poll()
         register = poller.register
@@ -159,43 +166,38 @@ def reset_wakeup(others: set[int]) -> None:
         signal.set_wakeup_fd(fd)
 
 
-def close_all(others: set[int], owners: Owners | None) -> list[tuple[int, int, str | None]]:
-    """Close these descriptors: through their owners, or reserved.
+def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:
+    """Close these descriptors: through their owners, or reserved. Returns the mode of each.
 
-    There may be thousands: so no call and no object for each beyond what has to be. Returns what
-    `Closed` is made of.
+    There may be thousands: so no call and no object for each beyond what has to be. Objects that
+    the garbage collector knows would make it run, and what it looks at is copied after a fork.
     """
-    closed: list[tuple[int, int, str | None]] = []
+    modes: dict[int, int] = {}
     if not others:
-        return closed
+        return modes
     owned = owners.raw if owners is not None else {}
     stand_in = _stand_in()
-    fstat = os.fstat
+    fstat, dup2 = os.fstat, os.dup2
     for fd in sorted(others):
         try:
-            mode = fstat(fd).st_mode
+            modes[fd] = fstat(fd).st_mode
         except OSError:
-            mode = -1
-        owner = owners.close(fd) if owners is not None and fd in owned else None
-        if owner is None and fd != stand_in:
-            _reserve(fd, stand_in)
-        closed.append((fd, mode, owner))
+            modes[fd] = UNKNOWN
+        if fd == stand_in or (fd in owned and owners is not None and owners.close(fd)):
+            continue
+        try:
+            dup2(stand_in, fd, inheritable=False)  # reserved
+        except OSError:  # no stand-in; or above a lowered limit: nobody can get that number
+            close_quietly(fd)
     if stand_in >= 0:
         os.close(stand_in)
-    return closed
+    return modes
 
 
 def _stand_in() -> int:
     """Of /dev/null, not of a directory, which would be a way out of a chroot; -1: not Linux."""
     flags = getattr(os, "O_PATH", None)
     return -1 if flags is None else os.open(os.devnull, flags | os.O_CLOEXEC)
-
-
-def _reserve(fd: int, stand_in: int) -> None:
-    try:
-        os.dup2(stand_in, fd, inheritable=False)
-    except OSError:  # no stand-in; or above a limit that was lowered: nobody can get that number
-        close_quietly(fd)
 
 
 def close_unseen(kept: set[int]) -> None:

@@ -214,13 +214,10 @@ def _preserved(context: DaemonContext) -> frozenset[int]:
     if hasattr(items, "__next__"):
         # An iterator gives its items once only: keep them, for after `explain` or a failed start.
         context.files_preserve = members
-    found = {item for item in members if type(item) is int and 0 <= item <= LARGEST_FD}
-    for item in members:
-        if type(item) is not int or item not in found:  # thousands of plain numbers pass quickly
-            fd = None if item is None else descriptor_of("files_preserve", item)
-            if fd is not None:
-                found.add(fd)
-    return frozenset(found)
+    if {*map(type, members)} == {int} and 0 <= min(members) <= max(members) <= LARGEST_FD:
+        return frozenset(members)  # thousands of them pass quickly
+    found = (descriptor_of("files_preserve", item) for item in members if item is not None)
+    return frozenset(fd for fd in found if fd is not None)
 
 
 def _target(option: str, value: Any, *, keep: bool) -> Target:

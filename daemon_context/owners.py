@@ -8,7 +8,6 @@ open that nothing else accounts for.
 from __future__ import annotations
 
 import _io
-import _socket
 import gc
 import sys
 
@@ -31,6 +30,7 @@ class Owners:
 
     def __init__(self, numbers: set[int]) -> None:
         self.raw: dict[int, list[Any]] = {}
+        self.closed: dict[int, str] = {}  # what owned each that was closed through it
         self.writers: list[Any] = []
         for item in _candidates():
             fd = _number(item)
@@ -40,33 +40,34 @@ class Owners:
         self.writers.sort(key=lambda file: not issubclass(type(file), _io._TextIOBase))
 
     def _note(self, item: Any, fd: int) -> None:
-        if issubclass(type(item), (_socket.socket, _io.FileIO)):
+        if _is_socket(item) or issubclass(type(item), _io.FileIO):
             self.raw.setdefault(fd, []).append(item)
         elif issubclass(type(item), (_io._TextIOBase, _io._BufferedIOBase)) and _writable(item):
             self.writers.append(item)
 
-    def close(self, fd: int) -> str | None:
-        """Close the descriptor through all objects that use it; a description of one that owns it,
-        or None: then it is still open.
+    def close(self, fd: int) -> bool:
+        """Close the descriptor through all objects that use it; False: none of them owned it, so
+        it is still open.
         """
-        users = self.raw.get(fd, ())
+        users = self.raw[fd]
         owners = [user for user in users if _owns(user)]
-        description = _description(owners[0]) if owners else None
+        if owners:
+            self.closed[fd] = _description(owners[0])
         for user in users:
             try:
                 # Of a file the raw one: it does not write the buffers, already written, again.
                 # Of a socket the C method: Python's waits for the files made of it.
-                base = _socket.socket if issubclass(type(user), _socket.socket) else _io.FileIO
+                base = _sockets()[0] if _is_socket(user) else _io.FileIO
                 base.close(user)
             except Exception:  # another owner has closed the number; or a user's flush() failed
                 pass
-        return description
+        return fd in self.closed
 
 
 def _candidates() -> Iterator[Any]:
     # By exact type, because isinstance() asks lazy proxies for their class, which runs their
     # code; and a set of types is the fastest filter for millions of objects.
-    kinds = {*_descendants(_io._IOBase), *_descendants(_socket.socket)}
+    kinds = {kind for base in (_io._IOBase, *_sockets()) for kind in _descendants(base)}
     # These would move from memory to a disk when asked for their number; the file that they have
     # if they did so already is found by itself.
     spooled = getattr(sys.modules.get("tempfile"), "SpooledTemporaryFile", None)
@@ -115,7 +116,17 @@ def _is_over_pair(item: Any) -> bool:
 
 
 def _owns(user: Any) -> bool:
-    return issubclass(type(user), _socket.socket) or bool(user.closefd)
+    return _is_socket(user) or bool(user.closefd)
+
+
+def _sockets() -> tuple[Any, ...]:
+    """The C class of all sockets, if there are any: importing it costs more than the search."""
+    module = sys.modules.get("_socket")
+    return () if module is None else (module.socket,)
+
+
+def _is_socket(item: Any) -> bool:
+    return issubclass(type(item), _sockets())
 
 
 def _writable(item: Any) -> bool:

@@ -48,7 +48,7 @@ class Walk:
         self.kept: set[int] = set()  # preserved beside those given
         self.others: set[int] | None = None  # open when the start began, and not preserved
         self.owners: Owners | None = None  # Python objects of what will be closed
-        self.closed: list[tuple[int, int, str | None]] = []  # see `descriptors.Closed`
+        self.closed: dict[int, int] = {}  # number and mode: see `descriptors.Closed`
         self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
         self.attempted: Step | None = None  # begun, and not done
         self.applied: list[tuple[str, Step, Any]] = []  # in which process

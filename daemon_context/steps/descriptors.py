@@ -76,7 +76,7 @@ class CloseDescriptors(Step):
         reset_wakeup(others)
         walk.closed = close_all(others, walk.owners)
         if not os.access("/proc/self/fd", os.F_OK):
-            close_unseen(preserved(walk).union(fd for fd, _, owner in walk.closed if owner is None))
+            close_unseen(preserved(walk).union(walk.closed))
 
 
 def _stock_before(walk: Walk, name: str) -> bool:
