@@ -142,9 +142,9 @@ class LockedFile:
             self.abandon()
             raise
 
-    def _clear(self) -> None:
+    def _clear(self, found: os.stat_result) -> None:
         """Empty what a dead daemon has left; never before the lock is held."""
-        found = self._empty()
+        self._empty(found)
         if found.st_mode & 0o7777 != MODE:  # by the umask, or by whoever created it
             try:
                 os.fchmod(self._fd, MODE)
@@ -152,16 +152,17 @@ class LockedFile:
                 pass
         give_way_to_owner(self._fd)
 
-    def _empty(self) -> os.stat_result:
-        found = os.fstat(self._fd)
+    def _empty(self, found: os.stat_result) -> None:
         # ext4 writes a file that was truncated to the disk when it is closed: not for nothing.
         if found.st_size:
             os.ftruncate(self._fd, 0)
-        return found
 
     def own(self) -> None:
         """Take the owner's lock and write the pid. In the daemon."""
         self._process = os.getpid()
+        if not self._intact(self._fd):
+            lost = OSError(errno.EBADF, "somebody closed its descriptor during the start")
+            raise failed(self.path, lost, "write")
         try:
             self._own()
         except OSError as error:
@@ -189,7 +190,7 @@ class LockedFile:
 
     def disown(self) -> None:
         """Undo `own`: the file is empty again, the exclusion lock is still held."""
-        self._empty()
+        self._empty(os.fstat(self._fd))
         if self._owner_locked:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, OWNER)
             self._owner_locked = False
@@ -264,7 +265,7 @@ class LockedFile:
             _hold(self)
             if keep_directory:
                 self._keep_directory()
-            self._clear()
+            self._clear(found)
         except OSError as error:
             raise failed(self.path, error) from error
         finally:
@@ -339,12 +340,12 @@ class LockedFile:
                 return
         except OSError:  # gone; or not permitted any more, as another user or in a sticky directory
             pass
-        self._empty()
+        self._empty(os.fstat(self._fd))
 
     def _has_name(self) -> bool:
         """Whether the file is still in its directory, as far as we may see."""
         try:
-            return os.path.samestat(self._entry()[0], os.fstat(self._fd))
+            return _identity(self._entry()[0]) == self._identities[self._fd]
         except FileNotFoundError:
             return False
         except OSError:

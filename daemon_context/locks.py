@@ -88,9 +88,23 @@ def require_support() -> None:
         )
 
 
+def _flock(kind: int, start: int, length: int = 1) -> bytes:
+    # By views: the import of `struct` would cost more than all that a start does with a lock.
+    lock = memoryview(bytearray(FLOCK_SIZE))
+    lock.cast("h")[0] = kind  # l_type; l_whence, behind it, stays 0: SEEK_SET
+    lock.cast("q")[1] = start
+    lock.cast("q")[2] = length
+    return lock.tobytes()
+
+
+LOCK_BOTH = _flock(fcntl.F_WRLCK, EXCLUSION, 2)
+UNLOCK_OWNER = _flock(fcntl.F_UNLCK, OWNER)
+UNLOCK_BOTH = _flock(fcntl.F_UNLCK, EXCLUSION, 2)
+
+
 def try_lock(fd: int) -> bool:
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, EXCLUSION, 2))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, LOCK_BOTH)
     except BlockingIOError:
         return False
     except PermissionError:  # fcntl(2): EACCES or EAGAIN
@@ -100,22 +114,13 @@ def try_lock(fd: int) -> bool:
 
 def give_way_to_owner(fd: int) -> None:
     """The content is emptied: from now on no owner and a pid in it means a dead daemon."""
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, OWNER))
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, UNLOCK_OWNER)
 
 
 def unlock(fd: int) -> None:
     """For every copy of the descriptor, also one that a native fork's child has."""
     fcntl.lockf(fd, fcntl.LOCK_UN, 1, OWNER)
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, EXCLUSION, 2))
-
-
-def _flock(kind: int, start: int, length: int = 1) -> bytes:
-    # By views: the import of `struct` would cost more than all that a start does with a lock.
-    lock = memoryview(bytearray(FLOCK_SIZE))
-    lock.cast("h")[0] = kind  # l_type; l_whence, behind it, stays 0: SEEK_SET
-    lock.cast("q")[1] = start
-    lock.cast("q")[2] = length
-    return lock.tobytes()
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, UNLOCK_BOTH)
 
 
 def _conflict(fd: int, command: int, start: int) -> Lock | None:

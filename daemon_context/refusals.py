@@ -78,6 +78,7 @@ REMEDIES = {
     errno.ELOOP: "mend the links in that path, or give another one",
     errno.EMFILE: FILES,
     errno.ENFILE: FILES,
+    errno.EBADF: "keep what pidfile.descriptors names open in steps of your own",
     errno.EAGAIN: "end that process",
     errno.ENOLCK: "give a path on a local file system",
     errno.ESTALE: "start again, and leave the file alone: a stale one is never in the way",

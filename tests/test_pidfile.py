@@ -1005,6 +1005,30 @@ def test_a_daemon_that_closes_every_descriptor_harms_nothing(box: support.Sandbo
         assert lock.i_am_locking()
 
 
+def test_closed_during_the_start(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
+        class TakeItsNumber(Step):
+            def apply(self, walk):
+                lock, _ = sorted(walk.options.pidfile.descriptors)
+                file = os.open("data", os.O_RDWR | os.O_CREAT)
+                os.write(file, b"precious")
+                os.dup2(file, lock)
+        steps = DEFAULT_STEPS.insert_before("write-pidfile", TakeItsNumber())
+        try:
+            DaemonContext(pidfile="d.pid", steps=steps, detach_process=True,
+                          working_directory=".").open()
+        except DaemonError as error:
+            print(error)
+    """)
+    assert "cannot write the pid file" in done.stdout, done.stderr
+    assert "somebody closed its descriptor during the start" in done.stdout
+    assert box.text("data") == "precious"
+    assert not (box.path / "d.pid").exists()
+    box.settled()
+
+
 def test_removed_during_the_start(box: support.Sandbox) -> None:
     done = box.run("""
         import os
