@@ -356,7 +356,7 @@ def test_no_wake_up_is_lost(box: support.Sandbox) -> None:
                 assert daemon.stop_requested
         print("all ended")
     """)
-    done = box.run(program, timeout=10)
+    done = box.run(program, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "all ended\n", "")
 
 
