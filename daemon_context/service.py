@@ -206,7 +206,7 @@ class Daemon:
         """From `setup` to the end; the exit status."""
         if self._context is None:  # daemonize() was overridden by one of its own making
             self._context = self._make_context(detach=False)
-        context = self._context
+        context, process = self._context, os.getpid()
         error: BaseException | None = None
         try:
             self.setup()
@@ -219,7 +219,8 @@ class Daemon:
             error = raised
             raise
         finally:
-            self._end(context, error)
+            if os.getpid() == process:  # not a child that run() has forked
+                self._end(context, error)
 
     def _ready(self) -> None:
         if self._said is not None:

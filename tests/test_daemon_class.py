@@ -673,3 +673,27 @@ def test_verbs_on_a_terminal(box: support.Sandbox, heartbeat: Path, verb: str) -
     assert program.wait(20) == 0
     assert said.startswith("Heartbeat: ")
     assert said.count("\n") == 1
+
+
+def test_a_child_that_run_forks_does_not_end_the_daemon(box: support.Sandbox) -> None:
+    """It may leave by sys.exit(), as forked children do: status and reload go on working."""
+    script = box.script("""
+        import os, sys
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                child = os.fork()
+                if child == 0:
+                    sys.exit(3)
+                self.tell(f"child {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
+                self.sleep()
+            def cleanup(self):
+                print("cleanup by", os.getpid(), flush=True)
+        D("d.pid", stdout="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    pid = box.pid()
+    support.until(lambda: "child 3" in box.run(script, "status").stdout)
+    assert box.run(script, "reload").returncode == 0
+    assert box.run(script, "stop").returncode == 0
+    assert log(box) == [f"cleanup by {pid}"]
