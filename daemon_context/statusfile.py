@@ -12,6 +12,7 @@ import json
 import os
 from time import time
 
+from .process import lifted
 from .step import Step
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ class StatusFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = -1
+        self.found: os.stat_result | None = None  # see `_is_ours`
         self.in_reach = True  # not in a chroot, where the path would name another file
         self.values: dict[str, Any] = {}
 
@@ -56,13 +58,15 @@ class StatusFile:
         """Create the file anew, for the daemon's user. In the launcher, which holds the lock."""
         self._unlink()
         self.in_reach = options.chroot_directory is None
-        self.fd = os.open(self.path, FLAGS, MODE)
+        self._keep(os.open(self.path, FLAGS, MODE))
         os.fchmod(self.fd, MODE)
         if options.owner_changes:
             os.fchown(self.fd, options.uid, options.gid)
 
     def tell(self, **values: Any) -> None:
-        """Replace what the file says. In the daemon."""
+        """Replace what the file says, if there is one. In the daemon."""
+        if not self._is_ours():
+            return
         self.values.update(values, told=time())
         data = json.dumps(self.values).encode() + b"\n"
         if not (self.in_reach and self._replace(data)):
@@ -70,6 +74,8 @@ class StatusFile:
 
     def end(self) -> None:
         """Remove the file, or empty it where that is not permitted."""
+        if not self._is_ours():
+            return
         try:
             os.ftruncate(self.fd, 0)
             os.close(self.fd)
@@ -78,11 +84,24 @@ class StatusFile:
             if self.in_reach:
                 self._unlink()
 
+    def _keep(self, fd: int) -> None:
+        # Both at once: a signal handler may raise in any call.
+        self.fd, self.found = fd, os.fstat(fd)
+
+    def _is_ours(self) -> bool:
+        """Whether the file was begun and its descriptor is still ours: where the program has closed
+        it, its number may be another file's by now.
+        """
+        try:
+            return self.found is not None and os.path.samestat(os.fstat(self.fd), self.found)
+        except OSError:
+            return False
+
     def _replace(self, data: bytes) -> bool:
         """Atomically; False where the daemon's user may not write in the directory."""
         new = f"{self.path}.new"
         try:
-            fd = _create(new)
+            fd = lifted(_create(new))
         except OSError:
             return False
         try:
@@ -93,8 +112,9 @@ class StatusFile:
             os.close(fd)
             os.unlink(new)
             return False
-        os.dup2(fd, self.fd, inheritable=False)
-        os.close(fd)
+        former = self.fd
+        self._keep(fd)
+        os.close(former)
         return True
 
     def _overwrite(self, data: bytes) -> None:

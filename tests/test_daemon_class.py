@@ -697,3 +697,52 @@ def test_a_child_that_run_forks_does_not_end_the_daemon(box: support.Sandbox) ->
     assert box.run(script, "reload").returncode == 0
     assert box.run(script, "stop").returncode == 0
     assert log(box) == [f"cleanup by {pid}"]
+
+
+def test_descriptors_that_run_closes_are_nobody_elses_afterwards(box: support.Sandbox) -> None:
+    """What the program opens under the status file's number stays its own."""
+    script = box.script("""
+        import os
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                os.closerange(3, 64)
+                files = [open(f"data-{number}", "a+") for number in range(8)]
+                self.tell("to nobody")
+                for file in files:
+                    print("precious", file=file, flush=True)
+            def cleanup(self):
+                print("cleanup", flush=True)
+        D("d.pid", stdout="d.log", stderr="d.log", working_directory=".").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    box.settled()
+    assert [(box.path / f"data-{n}").read_text() for n in range(8)] == ["precious\n"] * 8
+    assert log(box) == ["cleanup"]
+
+
+OWN_WAYS = {
+    "daemonize": "daemonize = lambda self: None",
+    "steps": "steps = DEFAULT_STEPS.remove('write-pidfile').remove('lock-pidfile')",
+}
+
+
+@pytest.mark.parametrize("way", OWN_WAYS)
+def test_where_nobody_has_begun_the_status_file_there_is_none(
+    box: support.Sandbox, way: str
+) -> None:
+    done = box.run(f"""
+        import os
+        from daemon_context import DEFAULT_STEPS, Daemon
+        class D(Daemon):
+            steps = None
+            {OWN_WAYS[way]}
+            def run(self):
+                self.tell("hello")
+                with open("files", "w") as file:
+                    file.write("\\n".join(os.listdir()))
+        D("d.pid", working_directory=".", steps=D.steps).start()
+    """)
+    assert done.returncode == 0, done
+    box.settled()
+    assert {*box.text("files").split()} == {"program.py", "files"}
