@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from _thread import allocate_lock
 from time import time
 
 from .process import lifted
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .sequence import Walk
 
-SUFFIX = ".status"
+SUFFIX, NEW = ".status", ".new"
 MODE = 0o600
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 LARGEST = 1 << 16
@@ -53,6 +54,8 @@ class StatusFile:
         self.found: os.stat_result | None = None  # see `_is_ours`
         self.in_reach = True  # not in a chroot, where the path would name another file
         self.values: dict[str, Any] = {}
+        self.due = False
+        self.at_work = allocate_lock()
 
     def begin(self, options: Options) -> None:
         """Create the file anew, for the daemon's user. In the launcher, which holds the lock."""
@@ -65,9 +68,20 @@ class StatusFile:
 
     def tell(self, **values: Any) -> None:
         """Replace what the file says, if there is one. In the daemon."""
+        self.values.update(values, told=time())
+        self.due = True
+        # Who comes in the middle of it, a signal handler or a thread, leaves the writing to who is
+        # at it: waiting for that could last for ever.
+        while self.due and self.at_work.acquire(blocking=False):
+            try:
+                self.due = False
+                self._write()
+            finally:
+                self.at_work.release()
+
+    def _write(self) -> None:
         if not self._is_ours():
             return
-        self.values.update(values, told=time())
         data = json.dumps(self.values).encode() + b"\n"
         if not (self.in_reach and self._replace(data)):
             self._overwrite(data)
@@ -83,6 +97,7 @@ class StatusFile:
             self.fd = -1
             if self.in_reach:
                 self._unlink()
+                self._unlink(NEW)  # of a `tell` that a signal has ended
 
     def _keep(self, fd: int) -> None:
         # Both at once: a signal handler may raise in any call.
@@ -99,7 +114,7 @@ class StatusFile:
 
     def _replace(self, data: bytes) -> bool:
         """Atomically; False where the daemon's user may not write in the directory."""
-        new = f"{self.path}.new"
+        new = self.path + NEW
         try:
             fd = lifted(_create(new))
         except OSError:
@@ -110,7 +125,7 @@ class StatusFile:
             os.rename(new, self.path)
         except OSError:
             os.close(fd)
-            os.unlink(new)
+            self._unlink(NEW)
             return False
         former = self.fd
         self._keep(fd)
@@ -127,9 +142,9 @@ class StatusFile:
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.path) from None
 
-    def _unlink(self) -> None:
+    def _unlink(self, suffix: str = "") -> None:
         try:
-            os.unlink(self.path)
+            os.unlink(self.path + suffix)
         except OSError:  # not there, or not permitted: then it has been emptied
             pass
 

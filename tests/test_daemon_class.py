@@ -746,3 +746,65 @@ def test_where_nobody_has_begun_the_status_file_there_is_none(
     assert done.returncode == 0, done
     box.settled()
     assert {*box.text("files").split()} == {"program.py", "files"}
+
+
+INTERRUPTED = """
+    import os, signal, sys, time
+    from daemon_context import Daemon
+    class D(Daemon):
+        def run(self):
+            rename = os.rename
+            def interrupted(*args):
+                os.rename = rename
+                os.kill(os.getpid(), signal.{signal})
+                rename(*args)
+            os.rename = interrupted
+            self.tell("before")
+            while True:
+                time.sleep(1)
+        def on_reload(self):
+            self.tell("after")
+    D("d.pid", stdout="d.log", stderr="d.log").main()
+"""
+
+
+def test_a_reload_in_the_middle_of_tell(box: support.Sandbox) -> None:
+    script = box.script(INTERRUPTED.format(signal="SIGHUP"))
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "after" in box.run(script, "status").stdout)
+    said = json.loads(box.text("d.pid.status"))
+    assert (said["reloads"], said["text"]) == (1, "after")
+    assert box.run(script, "stop").returncode == 0
+    assert log(box) == []
+    assert {path.name for path in box.path.iterdir()} == {"program.py", "d.log"}
+
+
+def test_a_daemon_that_is_ended_in_the_middle_of_tell_leaves_no_file(box: support.Sandbox) -> None:
+    box.run(INTERRUPTED.format(signal="SIGTERM"), "start")
+    box.settled()
+    assert log(box) == []
+    assert {path.name for path in box.path.iterdir()} == {"program.py", "d.log"}
+
+
+def test_threads_that_tell_at_once(box: support.Sandbox) -> None:
+    script = box.script("""
+        import threading
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                def work(number):
+                    for count in range(300):
+                        self.tell(f"{number}: {count}")
+                threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                self.tell("done")
+                self.sleep()
+        D("d.pid", stdout="d.log", stderr="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "done" in box.run(script, "status").stdout)
+    assert log(box) == []
+    assert box.run(script, "stop").returncode == 0
