@@ -165,6 +165,7 @@ class OpenStatus(Step):
     touches = frozenset({"descriptors"})
     after = {"lock-pidfile": "only who holds the lock may replace what a dead daemon has said"}
     remedy = "give the pid file a path beside which the launching user can create this file, too"
+    at_once = True
 
     def __init__(self, file: StatusFile) -> None:
         self.file = file
@@ -173,7 +174,11 @@ class OpenStatus(Step):
         return f"create the status file {self.file.path!r}"
 
     def apply(self, walk: Walk) -> None:
-        self.file.begin(walk.options)
+        try:
+            self.file.begin(walk.options)
+        except OSError:
+            self.file.end()
+            raise
         self.file.fd = walk.acquire(self.file.fd)
         walk.lasting.add(self.file.fd)
 

@@ -808,3 +808,38 @@ def test_threads_that_tell_at_once(box: support.Sandbox) -> None:
     support.until(lambda: "done" in box.run(script, "status").stdout)
     assert log(box) == []
     assert box.run(script, "stop").returncode == 0
+
+
+REFUSED = """
+    import os, signal, sys
+    from daemon_context import Daemon
+    from tests.launching import surroundings
+    def interrupted(*args):
+        os.fchmod = fchmod
+        os.kill(os.getpid(), signal.SIGINT)
+        fchmod(*args)
+    fchmod = os.fchmod
+    if sys.argv[1] == "interrupted":
+        os.fchmod = interrupted
+    before = surroundings()
+    try:
+        Daemon("d.pid", uid=65534).start()
+    except BaseException as error:
+        print(type(error).__name__, getattr(error, "step", None))
+    os.fchmod = fchmod
+    after = surroundings()
+    print({key: [before[key], after[key]] for key in before if before[key] != after[key]})
+"""
+
+
+@pytest.mark.root
+def test_a_status_file_that_can_not_be_given_away_is_not_left(box: support.Sandbox) -> None:
+    prefix = ["setpriv", "--bounding-set=-chown", "--inh-caps=-chown"]
+    done = box.run(REFUSED, "refused", prefix=prefix)
+    assert done.stdout.splitlines() == ["DaemonOSEnvironmentError open-status", "{}"], done
+
+
+@pytest.mark.root
+def test_an_interrupt_while_the_status_file_is_made_leaves_none(box: support.Sandbox) -> None:
+    done = box.run(REFUSED, "interrupted")
+    assert done.stdout.splitlines() == ["KeyboardInterrupt None", "{}"], done
