@@ -38,8 +38,11 @@ def read(path: str) -> dict[str, Any] | None:
     """What the daemon says; None if there is nothing, or nothing that this user may read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            found = json.loads(file.read(LARGEST) or b"{}")  # empty: it has said nothing yet
+        try:
+            data = os.read(fd, LARGEST)
+        finally:
+            os.close(fd)
+        found = json.loads(data or b"{}")  # empty: it has said nothing yet
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -843,3 +843,21 @@ def test_a_status_file_that_can_not_be_given_away_is_not_left(box: support.Sandb
 def test_an_interrupt_while_the_status_file_is_made_leaves_none(box: support.Sandbox) -> None:
     done = box.run(REFUSED, "interrupted")
     assert done.stdout.splitlines() == ["KeyboardInterrupt None", "{}"], done
+
+
+def test_what_is_no_file_in_the_status_files_place(box: support.Sandbox) -> None:
+    """It is not read, and a program that asks again and again does not run out of descriptors."""
+    done = box.run("""
+        import os
+        from daemon_context import Daemon
+        def numbers():
+            return len(os.listdir("/proc/self/fd"))
+        daemon = Daemon("d.pid")
+        for make, remove in ((os.mkdir, os.rmdir), (os.mkfifo, os.unlink)):
+            make("d.pid.status")
+            writer = os.open("d.pid.status", os.O_RDWR) if make is os.mkfifo else -1
+            before = numbers()
+            print({daemon.status().state for _ in range(10)}, numbers() - before)
+            remove("d.pid.status")
+    """)
+    assert done.stdout.splitlines() == ["{'stopped'} 0"] * 2, done
