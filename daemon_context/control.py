@@ -262,12 +262,14 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
 
 
 def _refused(said: Any, pid: int) -> DaemonError:
+    from .failures import _shown
+
     fields = said if isinstance(said, dict) else {}
     error = DaemonError(
         f"the daemon (pid {pid}) goes on with its old configuration, on_reload() raised "
-        f"{fields.get('message', 'an error')}",
+        f"{_shown(fields.get('message', 'an error'))}",
         pid=pid,
     )
     if isinstance(fields.get("traceback"), str):
-        error.add_note(f"In the daemon (pid {pid}):\n{fields['traceback'].rstrip()}")
+        error.add_note(f"In the daemon (pid {pid}):\n{_shown(fields['traceback']).rstrip()}")
     return error

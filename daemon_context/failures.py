@@ -64,6 +64,14 @@ def full_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
+def told(error: BaseException) -> dict[str, str]:
+    """An error's words and traceback, for the status file."""
+    return {
+        "message": _capped(f"{type(error).__name__}: {text_of(error)}", TEXT_LARGEST),
+        "traceback": _capped(full_traceback(error), TRACEBACK_LARGEST),
+    }
+
+
 def _capped(text: str, largest: int) -> str:
     if len(text) <= largest:
         return text

@@ -257,10 +257,9 @@ class Daemon:
         try:
             self.on_reload()
         except Exception as error:
-            from .failures import full_traceback
+            from .failures import told
 
-            text = f"{type(error).__name__}: {error}"
-            failure = {"message": text, "traceback": full_traceback(error)}
+            failure = told(error)
         if self._said is not None:
             count = self._said.values.get("reloads", 0) + 1
             self._said.tell(reloads=count, reload_error=failure)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 SUFFIX, NEW = ".status", ".new"
 MODE = 0o600
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-LARGEST = 1 << 16
+LARGEST = 1 << 20  # room for the capped texts, at the twelve bytes that JSON needs for some
+TEXT_LARGEST = 1 << 14
 
 
 def path_of(pidfile: str) -> str:
@@ -85,7 +86,11 @@ class StatusFile:
     def _write(self) -> None:
         if not self._is_ours():
             return
-        data = json.dumps(self.values).encode() + b"\n"
+        values = {
+            key: value[:TEXT_LARGEST] if isinstance(value, str) else value
+            for key, value in self.values.copy().items()
+        }
+        data = json.dumps(values).encode() + b"\n"
         if not (self.in_reach and self._replace(data)):
             self._overwrite(data)
 

@@ -861,3 +861,52 @@ def test_what_is_no_file_in_the_status_files_place(box: support.Sandbox) -> None
             remove("d.pid.status")
     """)
     assert done.stdout.splitlines() == ["{'stopped'} 0"] * 2, done
+
+
+WORDY = """
+    import os
+    from daemon_context import Daemon
+    class Silent(Exception):
+        def __str__(self):
+            raise ValueError("no text")
+    ERRORS = {
+        "huge": ValueError("x" * 200_000),
+        "silent": Silent(),
+        "rude": ValueError("\\x1b[2J"),
+    }
+    class D(Daemon):
+        def on_reload(self):
+            with open("error") as file:
+                raise ERRORS[file.read()]
+        def run(self):
+            self.tell("\\x1b[2J \\udcff" + "y" * 200_000)
+            self.sleep()
+    D("d.pid", working_directory=".", stdout="d.log", stderr="d.log").main()
+"""
+
+
+def test_words_of_any_size_and_kind_reach_those_who_ask(box: support.Sandbox) -> None:
+    """None that a terminal would obey."""
+    script = box.script(WORDY)
+    assert box.run(script, "start").returncode == 0
+    box.text("d.pid.status")
+
+    def told() -> str:
+        done = box.run(script, "status", env={"PYTHONIOENCODING": "utf-8:strict"})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = support.until(lambda: found if "yyy" in (found := told()) else "")
+    assert r": \x1b[2J \udcffyyy" in said
+    for error, words in (
+        ("huge", "ValueError: xxx"),
+        ("silent", "Silent: (its text can't be made)"),
+        ("rude", r"ValueError: \x1b[2J"),
+    ):
+        (box.path / "error").write_text(error)
+        done = box.run(script, "reload")
+        assert f"on_reload() raised {words}" in done.stderr
+        assert "\x1b" not in done.stderr
+        assert "characters left out" in done.stderr or error != "huge"
+    assert box.run(script, "stop").returncode == 0
+    assert log(box) == []
