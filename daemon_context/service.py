@@ -87,7 +87,6 @@ class Daemon:
         :param seconds: how long; None: until a stop is requested
         """
         self._looping = True
-        self._reload_if_due()
         return self._opened().sleep(seconds)
 
     def every(self, seconds: float) -> Iterator[int]:

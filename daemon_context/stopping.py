@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Stop:
     """Whether a stop was requested, and the sleep that it ends, in any thread.
 
-    :param between: called when a signal has woken a sleep, and between two rounds
+    :param between: called before a sleep, when a signal has woken it, and between two rounds
     """
 
     def __init__(self, between: Callable[[], None] | None = None) -> None:
@@ -58,6 +58,8 @@ class Stop:
         # The wake-up pipe belongs to the main thread, which empties it.
         watched = {stop_r} if previous is None else {stop_r, wake_r}
         try:
+            if self._between is not None:  # a signal that came before is not going to wake us
+                self._between()
             while not self.requested:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:

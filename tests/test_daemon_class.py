@@ -910,3 +910,27 @@ def test_words_of_any_size_and_kind_reach_those_who_ask(box: support.Sandbox) ->
         assert "characters left out" in done.stderr or error != "huge"
     assert box.run(script, "stop").returncode == 0
     assert log(box) == []
+
+
+@pytest.mark.parametrize("loop", ["self.sleep()", "list(self.every(3600))"])
+def test_a_reload_that_comes_just_before_a_long_sleep(box: support.Sandbox, loop: str) -> None:
+    """It is not left for the end of the sleep."""
+    script = box.script(f"""
+        import _signal, os
+        from daemon_context import Daemon
+        def late(*args, **options):
+            _signal.set_wakeup_fd = set_wakeup_fd
+            os.kill(os.getpid(), _signal.SIGHUP)
+            return set_wakeup_fd(*args, **options)
+        set_wakeup_fd = _signal.set_wakeup_fd
+        class D(Daemon):
+            def run(self):
+                _signal.set_wakeup_fd = late
+                {loop}
+            def on_reload(self):
+                print("reloaded", flush=True)
+        D("d.pid", stdout="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    assert box.text("d.log") == "reloaded\n"
+    assert box.run(script, "stop").returncode == 0
