@@ -106,10 +106,16 @@ class Target:
             return None
         if pidfd is None:
             raise DaemonError("this system has no pidfds, which signalling safely needs")
-        if pidfile.owner() != pid:  # it ended, and the number may be another's by now
+        try:
+            target = cls(pidfile, pid, pidfd, waiting)
+            proven = pidfile.owner() == pid
+        except BaseException:
             os.close(pidfd)
-            return cls.find(pidfile, waiting)
-        return cls(pidfile, pid, pidfd, waiting)
+            raise
+        if proven:
+            return target
+        target.close()  # it ended, and the number may be another's by now
+        return cls.find(pidfile, waiting)
 
     def close(self) -> None:
         """Let go of the pidfd."""

@@ -934,3 +934,27 @@ def test_a_reload_that_comes_just_before_a_long_sleep(box: support.Sandbox, loop
     assert box.run(script, "start").returncode == 0
     assert box.text("d.log") == "reloaded\n"
     assert box.run(script, "stop").returncode == 0
+
+
+def test_a_stop_that_runs_out_of_descriptors_leaves_none(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    assert box.run(heartbeat, "start").returncode == 0
+    done = box.run("""
+        import os, resource
+        from daemon_context import Daemon, DaemonError, refusals
+        daemon = Daemon("d.pid")
+        free = os.dup(0)
+        os.close(free)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+        for _ in range(2):
+            try:
+                daemon.stop()
+            except DaemonError as error:
+                print(error)
+        print(os.dup(0) == free)
+    """)
+    assert done.stdout.count("Too many open files; close some files") == 2, done
+    assert done.stdout.endswith("True\n")
+    assert box.run(heartbeat, "stop").returncode == 0
