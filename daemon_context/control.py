@@ -80,7 +80,7 @@ class Target:
 
     def __init__(self, pidfile: PidFile, pid: int, pidfd: int, waiting: Waiting | None) -> None:
         self.pidfile, self.pid, self.pidfd, self.waiting = pidfile, pid, pidfd, waiting
-        self.group = _group_of_start(pid)
+        self.group = _group_of_start(pid) if pidfile.made_session(pid) else 0
 
     @classmethod
     def find(cls, pidfile: PidFile, waiting: Waiting | None = None) -> Target | None:

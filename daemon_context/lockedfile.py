@@ -14,7 +14,9 @@ from .locks import (
     OPEN_FLAGS,
     OWNER,
     Holder,
+    claim_session,
     give_way_to_owner,
+    has_session,
     holder_of,
     open_for_reading,
     try_lock,
@@ -78,6 +80,21 @@ class LockedFile:
             return Holder("free")
         try:
             return holder_of(fd)
+        finally:
+            os.close(fd)
+
+    def made_session(self, pid: int) -> bool:
+        """Whether the owner has that pid, and a start made its session and process group."""
+        if self._held_here() is not None:
+            return False
+        try:
+            fd = open_for_reading(self.path)
+        except OSError as error:
+            raise failed(self.path, error, "read") from error
+        if fd is None:
+            return False
+        try:
+            return has_session(fd, pid)
         finally:
             os.close(fd)
 
@@ -159,10 +176,12 @@ class LockedFile:
 
     def own(self) -> None:
         """Take the owner's lock and write the pid. In the daemon."""
-        self._process = os.getpid()
+        begun_in, self._process = self._process, os.getpid()
         if not self._intact(self._fd):
             lost = OSError(errno.EBADF, "somebody closed its descriptor during the start")
             raise failed(self.path, lost, "write")
+        if begun_in != self._process:
+            claim_session(self._fd)
         try:
             self._own()
         except OSError as error:

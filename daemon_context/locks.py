@@ -8,6 +8,7 @@
   may read the file the live daemon's pid, from the kernel. Locked without an owner: *starting*.
   Only a write lock counts, and only of a process that has the exclusion lock as well, which is
   let go of last: anybody who may open the file can lock a byte of it, and is no daemon.
+* Session: another one of the owner, on byte 2, where a start has made its session and group.
 
 A record lock vanishes when its process closes *any* descriptor of the file, so the owner never
 opens its pid file a second time.
@@ -23,7 +24,7 @@ from time import sleep
 
 from .process import open_pidfd, poll
 
-EXCLUSION, OWNER = 0, 1  # bytes of the file; a lock may lie behind its end
+EXCLUSION, OWNER, SESSION = 0, 1, 2  # bytes of the file; a lock may lie behind its end
 FLOCK_SIZE = 32  # struct flock on 64-bit Linux; its fields: see `_flock` and `_conflict`
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 CONTENT_LARGEST = 32
@@ -121,6 +122,19 @@ def unlock(fd: int) -> None:
     """For every copy of the descriptor, also one that a native fork's child has."""
     fcntl.lockf(fd, fcntl.LOCK_UN, 1, OWNER)
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, UNLOCK_BOTH)
+
+
+def claim_session(fd: int) -> None:
+    """For whoever stops the daemon by force: what is left of its group is nobody else's."""
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, SESSION)
+    except OSError:  # a stranger has locked the byte: then it can't be told
+        pass
+
+
+def has_session(fd: int, pid: int) -> bool:
+    """Whether a start made the owner's session."""
+    return _conflict(fd, fcntl.F_GETLK, SESSION) == (fcntl.F_WRLCK, pid)
 
 
 def _conflict(fd: int, command: int, start: int) -> Lock | None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -934,6 +935,34 @@ def test_a_reload_that_comes_just_before_a_long_sleep(box: support.Sandbox, loop
     assert box.run(script, "start").returncode == 0
     assert box.text("d.log") == "reloaded\n"
     assert box.run(script, "stop").returncode == 0
+
+
+def test_a_daemon_in_the_foreground_keeps_its_neighbours_when_it_is_killed(
+    box: support.Sandbox,
+) -> None:
+    """Also where the shell that started them, and led their session, has ended: as under ssh."""
+    script = box.script("""
+        import time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                while True:
+                    time.sleep(1)
+        daemon = D("d.pid", signal_map={15: None})
+        if __import__("sys").argv[1] == "stop":
+            print(daemon.stop((("TERM", 0.1), ("KILL", 20))))
+        daemon.main()
+    """)
+    shell = '"$0" -B "$1" run </dev/null >/dev/null 2>&1 & sleep 1000 & echo $! > neighbour'
+    command = ["sh", "-c", shell, sys.executable, str(script)]
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    subprocess.run(
+        command, cwd=box.path, env=box.environ, start_new_session=True, check=True, **streams
+    )
+    pid, neighbour = box.pid(), box.pid("neighbour")
+    assert f"stopped (pid {pid}" in box.run(script, "stop").stdout
+    support.gone(pid)
+    assert support.alive(neighbour)
 
 
 def test_a_stop_that_runs_out_of_descriptors_leaves_none(
