@@ -174,7 +174,8 @@ class Target:
 
     def _kill_group(self) -> None:
         """What the daemon leaves behind in the group that its start created."""
-        if self.group:
+        # Where the daemon is gone, and all of the group, its number may be a stranger's by now.
+        if self.group and not is_alive(self.group):
             try:
                 os.killpg(self.group, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):

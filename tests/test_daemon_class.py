@@ -987,3 +987,59 @@ def test_a_stop_that_runs_out_of_descriptors_leaves_none(
     assert done.stdout.count("Too many open files; close some files") == 2, done
     assert done.stdout.endswith("True\n")
     assert box.run(heartbeat, "stop").returncode == 0
+
+
+@pytest.mark.root
+def test_the_last_kill_spares_who_has_got_the_groups_number_since(box: support.Sandbox) -> None:
+    """The daemon has ended, and a child that native code forked into another session keeps the
+    lock: with the daemon its group has gone, and the number may be anybody's.
+    """
+    script = box.script(
+        """
+        import ctypes, os, signal, sys, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                if ctypes.CDLL(None).fork() == 0:
+                    os.setsid()
+                    self.tell("apart")
+                    time.sleep(1000)
+                while True:
+                    time.sleep(1)
+        daemon = D("d.pid", stdout="d.log", stderr="d.log", signal_map={15: signal.SIG_DFL})
+        if sys.argv[1] == "stop":
+            daemon.stop((("TERM", 5), ("KILL", 0.2)))
+        daemon.main()
+    """,
+        "daemon.py",
+    )
+    done = box.run(
+        f"""
+        import os, subprocess, sys, time
+        def verb(word):
+            return subprocess.Popen([sys.executable, "-B", {str(script)!r}, word],
+                                    stderr=subprocess.PIPE, text=True)
+        assert verb("start").wait() == 0
+        while "apart" not in open("d.pid.status").read():
+            time.sleep(0.01)
+        pid = int(open("d.pid").read())
+        group = os.getpgid(pid)
+        stop = verb("stop")
+        os.waitpid(pid, 0)  # it has become our child
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(group - 1))
+        stranger = os.fork()
+        if stranger == 0:
+            os.setsid()
+            time.sleep(1000)
+        assert stranger == group
+        said = stop.communicate()[1]
+        print("but its child" in said or said)
+        print(os.waitpid(stranger, os.WNOHANG))
+        """,
+        prefix=OWN_PIDS,
+    )
+    assert done.stdout.splitlines()[-2:] == ["True", "(0, 0)"], done
+
+
+OWN_PIDS = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
