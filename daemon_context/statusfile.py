@@ -141,12 +141,12 @@ class StatusFile:
         return True
 
     def _overwrite(self, data: bytes) -> None:
-        # In one write, so that a reader sees torn content only in the moment of the truncation,
-        # and reads again.
+        # In one write that never makes the file shorter: a truncation is a moment in which a reader
+        # gets new words with the end of old ones.
         try:
+            data = data.ljust(os.fstat(self.fd).st_size)
             if os.pwrite(self.fd, data, 0) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.ftruncate(self.fd, len(data))
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.path) from None
 

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from daemon_context.statusfile import StatusFile, read
 
 from . import support
 
@@ -1043,3 +1046,26 @@ def test_the_last_kill_spares_who_has_got_the_groups_number_since(box: support.S
 
 
 OWN_PIDS = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def test_a_status_file_that_is_overwritten_in_place_is_never_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shorter words leave no moment with the end of longer ones behind them."""
+    path = str(tmp_path / "d.pid.status")
+    file = StatusFile(path)
+    options: Any = SimpleNamespace(chroot_directory="/", owner_changes=False)
+    file.begin(options)
+    told = []
+    pwrite = os.pwrite
+
+    def writing(*args: Any) -> int:
+        written = pwrite(*args)
+        told.append(read(path))
+        return written
+
+    monkeypatch.setattr(os, "pwrite", writing)
+    for text in ("long" * 100, "short"):
+        file.tell(text=text)
+    file.end()
+    assert [said and said["text"] for said in told] == ["long" * 100, "short"]
