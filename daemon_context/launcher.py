@@ -115,7 +115,7 @@ class Launcher:
     def _leader_ends(self, seconds: float) -> bool:
         try:
             return bool(self._attentive(self.leader.wait, seconds))
-        except KeyboardInterrupt:  # the second Ctrl-C: no more patience
+        except BaseException:  # the second Ctrl-C, or what another handler raises: no more patience
             return False
 
     def _attentive(self, wait: Callable[..., Any], *args: Any) -> Any:

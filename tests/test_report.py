@@ -544,6 +544,43 @@ def test_ctrl_c_while_the_launcher_waits_cancels_the_start(box: support.Sandbox)
     assert_nothing_left(box)
 
 
+def test_what_a_handler_raises_while_the_start_is_cancelled_ends_the_patience_only(
+    box: support.Sandbox,
+) -> None:
+    """The second SIGTERM of a stop, say, to a program whose handler calls ``sys.exit``."""
+    launcher = box.popen(
+        """
+        import os, pathlib, signal, subprocess, sys, time
+        from daemon_context import DaemonContext
+
+        home = pathlib.Path.cwd()
+        launcher = os.getpid()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+
+        def asked(*_):
+            if os.getpid() == launcher:
+                return
+            (home / "asked").write_text("yes")
+
+        with DaemonContext(pidfile="d.pid", detach_process=True, readiness="explicit",
+                           signal_map={}):
+            signal.signal(signal.SIGTERM, asked)  # and goes on
+            subprocess.Popen(["sleep", "1000"])
+            (home / "waiting").write_text("yes")
+            while True:
+                time.sleep(1000)
+        """
+    )
+    box.text("waiting")
+    launcher.terminate()
+    box.text("asked")
+    launcher.terminate()
+    _, text = launcher.communicate(timeout=support.DEADLINE)
+    assert launcher.returncode == 1
+    assert "terminated" in text
+    assert_nothing_left(box)
+
+
 def test_a_hangup_of_the_terminal_while_the_launcher_waits_cancels_the_start(
     box: support.Sandbox,
 ) -> None:
