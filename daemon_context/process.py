@@ -10,6 +10,7 @@ from io import FileIO
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
+    from typing import Any
 else:
     # `signal` wraps this built-in module in enums, which costs more than our whole start.
     import _signal as signal
@@ -17,6 +18,21 @@ else:
 SIGNALS = signal.valid_signals()
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 6, 7, 18
+
+
+def block_signals() -> Any:
+    """Block all signals. Returns the mask as it was.
+
+    The call that blocks runs the handlers of what came just before it, blocked already: if one of
+    them raises, nobody but us knows the mask to go back to.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
+    return mask
 
 
 class SignalsHeld:
@@ -31,7 +47,7 @@ class SignalsHeld:
 
     def __enter__(self) -> None:
         if self.wanted:
-            self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            self.mask = block_signals()
 
     def __exit__(self, *error: object) -> None:
         if self.wanted:

@@ -524,3 +524,23 @@ def test_sigchld_can_be_mapped(box: support.Sandbox) -> None:
     assert sorted(program.stdout.readline() for _ in range(2)) == ["3\n", "4\n"]
     program.send_signal(signal.SIGTERM)
     assert ended(program) == (0, "", "")
+
+
+def test_a_handler_that_raises_as_signals_are_blocked_leaves_none_blocked(
+    box: support.Sandbox,
+) -> None:
+    """A signal that comes just before the system call has its handler run just behind it."""
+    done = box.run("""
+        import ctypes, itertools, signal
+        from daemon_context import process
+
+        # Converting the signals for the call, in C, sends one: no handler runs before the call.
+        send = getattr(ctypes.PyDLL(None), "raise")
+        process.SIGNALS = itertools.filterfalse(send, [signal.SIGINT])
+        try:
+            with process.SignalsHeld():
+                print("not reached")
+        except KeyboardInterrupt:
+            print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")

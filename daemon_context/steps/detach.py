@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError
-from ..process import SIGNALS, has_threads, signal
+from ..process import block_signals, has_threads, signal
 from ..sequence import explained
 from ..step import Step
 
@@ -58,7 +58,7 @@ class Detach(Step):
             prepare(walk)
         activated = os.environ.get("LISTEN_PID") == str(walk.launcher)
         # A handler that raises between the fork and the wait would lose sight of the child.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        mask = block_signals()
         try:
             walk.report = Report(walk)
             _hand_over(walk, True)

@@ -6,7 +6,7 @@ import os
 import stat
 
 from ..errors import DaemonOSEnvironmentError
-from ..process import CAP_SYS_CHROOT, SIGNALS, has_capability, signal, signal_name
+from ..process import CAP_SYS_CHROOT, block_signals, has_capability, signal, signal_name
 from ..step import Step
 
 TYPE_CHECKING = False
@@ -207,7 +207,7 @@ class InstallSignals(Step):
 
     def apply(self, walk: Walk) -> tuple[dict[int, Any], Any]:
         before: dict[int, Any] = {}
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        mask = block_signals()
         try:
             for number, handler in walk.options.signal_map.items():
                 before[number] = signal.signal(number, handler)
