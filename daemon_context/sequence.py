@@ -129,7 +129,7 @@ class Walk:
                 self.applied.remove(entry)
                 try:
                     step.undo(self, memory)
-                except Exception as error:
+                except BaseException as error:  # the other steps have to be undone all the same
                     failed.append(f"could not undo {step.name}: {_words(error)}")
         return failed
 
@@ -234,7 +234,7 @@ def explained(walk: Walk, error: BaseException) -> BaseException:
 def _explained(walk: Walk, error: BaseException) -> BaseException:
     if (
         isinstance(error, StartError)
-        or getattr(error, "step", None)
+        or (isinstance(error, DaemonError) and getattr(error, "step", None))
         or not 1 <= walk.number <= len(walk.steps)
     ):
         return error

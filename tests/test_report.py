@@ -266,9 +266,15 @@ def test_a_step_that_cannot_be_described_or_undone_does_not_hide_the_error(
             def undo(self, walk, memory):
                 raise ValueError("no way back")
 
+        class Exit(Step):
+            def apply(self, walk):
+                pass
+            def undo(self, walk, memory):
+                sys.exit("enough")
+
         for name in ("flush-streams", "open-streams", "detach", "write-pidfile"):
             for way in ("RuntimeError", "SystemExit-3"):
-                steps = DEFAULT_STEPS.insert_after(name, Stuck(), Silent(way))
+                steps = DEFAULT_STEPS.insert_after(name, Stuck(), Exit(), Silent(way))
                 outcome = attempt(DaemonContext(pidfile="d.pid", detach_process=True, steps=steps))
                 print(json.dumps(outcome))
     """)
@@ -279,7 +285,26 @@ def test_a_step_that_cannot_be_described_or_undone_does_not_hide_the_error(
         assert "cannot fail: " in outcome["message"]
         assert outcome["step"] == "fail"
         assert "could not undo stuck: ValueError: no way back" in outcome["notes"]
+        assert "could not undo exit: it called sys.exit('enough')" in outcome["notes"]
         assert outcome["changed"] == {}
+
+
+@pytest.mark.parametrize("place", ["flush-streams", "detach"])
+def test_an_error_of_others_that_has_a_step_is_told_as_any_other(
+    box: support.Sandbox, place: str
+) -> None:
+    done = box.run("""
+        from tests.launching import *
+        class PipelineError(Exception):
+            step = "load"
+        class Load(Step):
+            def apply(self, walk):
+                raise PipelineError("no rows")
+        steps = DEFAULT_STEPS.insert_after(sys.argv[1], Load())
+        outcome = attempt(DaemonContext(detach_process=True, steps=steps))
+        print(outcome["class"], outcome["step"], outcome["message"], sep="|")
+    """, place)  # fmt: skip
+    assert done.stdout.startswith("StepError|load|cannot load: PipelineError: no rows (step "), done
 
 
 @pytest.mark.parametrize("place", ["flush-streams", "detach"])
