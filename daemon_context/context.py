@@ -393,12 +393,13 @@ class DaemonContext:
 
             warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
             return
-        # First the state: a signal may end the body as soon as the launcher has been told.
-        self._is_ready = True
-        if walk.report is not None and not walk.report.ready(status):
+        from .process import SignalsHeld
+
+        with SignalsHeld():  # what a handler raises must find the state that the launcher knows
+            self._is_ready = walk.report is None or walk.report.ready(status)
+        if not self._is_ready:
             from .errors import StartError
 
-            self._is_ready = False
             raise StartError("the start was cancelled before the daemon was ready")
 
     @property

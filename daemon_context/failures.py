@@ -125,7 +125,8 @@ def unready(error: BaseException | None) -> tuple[DaemonError, int]:
     if error is None:
         return StartError("the daemon's body ended without saying ready(), so it never was"), 1
     if isinstance(error, SystemExit):
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        # The interpreter, too, makes one byte of it.
+        status = error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
         how = f"called sys.exit({error.code!r})" if status or not error.args else f"ended: {error}"
         failure: DaemonError = StartError(
             f"the daemon's body {how} before it was ready", exit_status=status

@@ -66,7 +66,6 @@ class Report:
 
     def ready(self, status: str = "") -> bool:
         """Say that the daemon works; False: nobody listens any more, the start was cancelled."""
-        self.progress(0)
         if not send(self.report_w, READY, status.encode("utf-8", "replace")[:WORDS_LARGEST]):
             return False
         self.walk.close(*self.fds)

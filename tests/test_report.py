@@ -378,6 +378,8 @@ BODY = """
             raise Unprintable
         if how == "exit-3":
             sys.exit(3)
+        if how == "exit-huge":
+            sys.exit(2**31 + 3)
         if how == "exit-0":
             sys.exit()
         if how == "exit-text":
@@ -390,6 +392,8 @@ BODY = """
             os.kill(os.getpid(), signal.SIGTERM)
         if how == "sleep":
             time.sleep(1000)
+        if how == "wrong-words":
+            daemon.ready(42)
         if how in ("ready", "twice"):
             daemon.ready("up")
         if how == "twice":
@@ -422,6 +426,8 @@ BODIES = {
     "raise": ("RuntimeError before it was ready: the body's own error", "body's own error", {}),
     "os-error": ("No such file or directory: '/no/such/file'", "os.stat(", {"errno": 2}),
     "exit-3": ("called sys.exit(3) before it was ready", "", {"exit_status": 3}),
+    "exit-huge": ("called sys.exit(2147483651) before it was ready", "", {"exit_status": 3}),
+    "wrong-words": ("'int' object has no attribute 'encode'", "daemon.ready(42)", {}),
     "exit-0": ("before it was ready", "", {"exit_status": 0}),
     "unprintable": ("raised Unprintable before it was ready", "exception str() failed", {}),
     "exit-text": ("called sys.exit('the body says so')", "", {"exit_status": 1}),
@@ -685,8 +691,13 @@ def test_ready_after_the_launcher_is_gone_ends_the_daemon(box: support.Sandbox) 
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.mkfifo("go")
             open("go").read()
-            daemon.ready()
-            open("went on", "w").close()
+            try:
+                daemon.ready()
+                open("went on", "w").close()
+            except BaseException as error:
+                with open("said", "w") as file:
+                    print(repr(error), file=file)
+                raise
             daemon.sleep()
     """)
     support.until((box.path / "go").exists)
@@ -700,6 +711,8 @@ def test_ready_after_the_launcher_is_gone_ends_the_daemon(box: support.Sandbox) 
     launcher.communicate(timeout=support.DEADLINE)
     box.settled()
     assert not (box.path / "went on").exists()
+    said = "StartError('the start was cancelled before the daemon was ready')\n"
+    assert box.text("said") == said
 
 
 # --- one process unwinds
@@ -718,6 +731,11 @@ UNWINDING = """
             who = "launcher" if os.getpid() == launcher else "daemon"
             file.write(f"{text} in the {who}\\n")
 
+    class Words(str):
+        def encode(self, *args):
+            os.kill(os.getpid(), 15)  # in the middle of ready()
+            return b""
+
     atexit.register(note, "exit handler")
     directory = tempfile.TemporaryDirectory(dir=home)
     scratch = open(os.path.join(directory.name, "scratch"), "w")
@@ -733,6 +751,12 @@ UNWINDING = """
                 raise RuntimeError("no")
             if where == "exit":
                 sys.exit(3)
+            if where == "huge":
+                sys.exit(2**31)
+            if where == "words":
+                daemon.ready(42)
+            if where == "signal":
+                daemon.ready(Words())
             daemon.ready()
             note("body")
     finally:
@@ -741,7 +765,7 @@ UNWINDING = """
 """
 
 
-@pytest.mark.parametrize("where", ["step", "body", "exit"])
+@pytest.mark.parametrize("where", ["step", "body", "exit", "huge", "words"])
 def test_after_a_failure_only_the_launcher_unwinds(box: support.Sandbox, where: str) -> None:
     done = box.run(UNWINDING, where)
     assert done.returncode == 1
@@ -756,12 +780,13 @@ def test_after_a_failure_only_the_launcher_unwinds(box: support.Sandbox, where: 
     assert {p.name for p in box.path.iterdir()} == {"program.py", "notes"}
 
 
-def test_after_a_success_only_the_daemon_unwinds(box: support.Sandbox) -> None:
-    done = box.run(UNWINDING, "success")
+@pytest.mark.parametrize("how", ["success", "signal"])
+def test_after_a_success_only_the_daemon_unwinds(box: support.Sandbox, how: str) -> None:
+    done = box.run(UNWINDING, how)
     assert (done.returncode, done.stderr) == (0, "")
     box.settled()
     assert box.text("notes").splitlines() == [
-        "body in the daemon",
+        *(["body in the daemon"] if how == "success" else []),
         "finally in the daemon",
         "directory is there in the daemon",
         "exit handler in the daemon",
