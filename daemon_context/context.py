@@ -242,9 +242,16 @@ class DaemonContext:
             return embedding.spawn_fresh(self, target, args, kwargs)
         if not callable(target):
             raise refuse("target", target, "a function, or 'package.module:function'")
-        walk = self._start(self._begin(spawning=True))
-        if not walk.over:
-            embedding.run_target(self, target, args, kwargs)
+        walk = self._begin(spawning=True)
+        try:
+            self._start(walk)
+            if not walk.over:
+                embedding.run_target(self, target, args, kwargs)
+        except BaseException as error:
+            if walk.process != "daemon":
+                raise
+            # Of a signal that came before the target began: the frames below are the launcher's.
+            embedding.run_target(self, embedding.raised, (error,), {})
         return embedding.Handle(walk.daemon, walk.words)
 
     def _sequence(self) -> Steps:

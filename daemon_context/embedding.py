@@ -179,6 +179,11 @@ def run_target(
     run_to_exit(run)
 
 
+def raised(error: BaseException) -> NoReturn:
+    """The target of a daemon that was ended before it came to its own."""
+    raise error
+
+
 def run_to_exit(run: Callable[[], Any]) -> NoReturn:
     """Run to the end of the process, without unwinding the launcher's frames: they are its own.
 

@@ -169,6 +169,35 @@ def test_only_the_launcher_unwinds_however_the_target_ends(box: support.Sandbox,
     box.settled()
 
 
+def test_a_daemon_that_is_ended_before_its_target_begins_unwinds_nothing_either(
+    box: support.Sandbox,
+) -> None:
+    status = told(
+        box,
+        """
+        import atexit
+        class Ended(DaemonContext):
+            def ready(self, status=""):
+                super().ready(status)
+                os.kill(os.getpid(), signal.SIGTERM)  # as from a launcher that stops it at once
+        atexit.register(lambda: write("exited", os.getpid()))
+        write("launcher", os.getpid())
+        try:
+            handle = Ended(pidfile="d.pid").spawn(write, "began")
+            handle.wait()
+            report("told", os.waitstatus_to_exitcode(os.waitpid(handle.pid, 0)[1]))
+        finally:
+            write("left", os.getpid())
+    """,
+        reaping=True,
+    )
+    assert status == 0
+    assert box.text("exited") == box.text("left") == box.text("launcher")
+    assert not (box.path / "began").exists()
+    assert not (box.path / "d.pid").exists()
+    box.settled()
+
+
 def test_output_is_not_disturbed_and_nothing_is_written_twice(box: support.Sandbox) -> None:
     done = run(
         box,
