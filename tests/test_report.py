@@ -624,6 +624,15 @@ def test_a_hangup_of_the_terminal_while_the_launcher_waits_cancels_the_start(
     assert_nothing_left(box)
 
 
+def test_a_start_may_take_a_month(box: support.Sandbox) -> None:
+    done = box.run("""
+        from daemon_context import DaemonContext
+        with DaemonContext(detach_process=True, start_timeout=31 * 86400):
+            pass
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_session_leader_that_is_killed_is_told_and_nothing_is_left(box: support.Sandbox) -> None:
     launcher = box.popen(WAITING, box.path, "program")
     leader = int(support.stat(int(box.text("waiting")))[1])
