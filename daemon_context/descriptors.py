@@ -162,8 +162,16 @@ def _resource_tracker() -> set[int]:
 def reset_wakeup(others: set[int]) -> None:
     """Wake-up bytes must not be written to whatever gets that number next."""
     fd = signal.set_wakeup_fd(-1)
-    if fd >= 0 and fd not in others and is_open(fd):
+    if fd >= 0 and fd not in others:
+        restore_wakeup(fd)
+
+
+def restore_wakeup(fd: int) -> None:
+    """Unless the program has closed it, and the number is free or a blocking file's by now."""
+    try:
         signal.set_wakeup_fd(fd)
+    except (OSError, ValueError):
+        pass
 
 
 def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:

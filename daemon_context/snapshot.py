@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 
-from .descriptors import KINDS, is_open, open_numbers
+from .descriptors import KINDS, is_open, open_numbers, restore_wakeup
 from .process import SIGNALS, signal, signal_name
 
 TYPE_CHECKING = False
@@ -143,7 +143,7 @@ def _mask() -> str:
 def _wakeup() -> int:
     fd = signal.set_wakeup_fd(-1)
     if fd != -1:
-        signal.set_wakeup_fd(fd)
+        restore_wakeup(fd)
     return fd
 
 

@@ -490,6 +490,26 @@ def test_a_wake_up_descriptor_that_is_closed_is_none_any_more(
     assert found == (writer if kept else -1)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_wake_up_descriptor_that_the_program_has_closed_stops_no_start(
+    box: support.Sandbox, traced: bool
+) -> None:
+    done = box.run("""
+        import os, signal, sys
+        from daemon_context import DaemonContext
+        from tests.launching import report
+        for number in os.pipe():
+            os.set_blocking(number, False)
+            signal.set_wakeup_fd(number)
+            os.close(number)  # the start's own descriptors get these numbers
+        with DaemonContext(detach_process=True, working_directory=".",
+                           record_trace=sys.argv[1] == "True"):
+            report("found", signal.set_wakeup_fd(-1))
+    """, traced)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(box.text("found")) == -1
+
+
 @pytest.mark.parametrize(
     ("environ", "kept"),
     [
