@@ -18,6 +18,8 @@ LONGEST_PAUSE = 3600.0
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status."""
     options = _parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path, or a dash, of another encoding
     try:
         return int(options.run(options))
     except DaemonError as error:
@@ -87,7 +89,7 @@ def _trace(options: argparse.Namespace) -> int:
         handle = context.spawn(_send_trace, context, writer, as_json=options.json)
         os.close(writer)
         os.close(progress)
-        with open(reader) as file:
+        with open(reader, encoding="utf-8") as file:
             print(file.read())
         handle.wait()
     return 0
@@ -96,7 +98,7 @@ def _trace(options: argparse.Namespace) -> int:
 def _send_trace(context: DaemonContext, writer: int, *, as_json: bool) -> None:
     """In the scratch daemon, which has the whole trace."""
     trace = context.trace or ()
-    with open(writer, "w") as file:
+    with open(writer, "w", encoding="utf-8", errors="backslashreplace") as file:
         if as_json:
             json.dump([record.as_dict() for record in trace], file, indent=2)
         else:

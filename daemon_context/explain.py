@@ -50,7 +50,10 @@ class Explanation:
         return len(self.rows)
 
     def __getitem__(self, name: str) -> Row:
-        return next(row for row in self.rows if row.name == name)
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
 
     def __str__(self) -> str:
         cells = [("#", "step", "process", "what")]

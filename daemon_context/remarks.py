@@ -53,7 +53,7 @@ def _logged_to() -> list[int]:
         try:
             fd = handler.stream.fileno()
             os.fstat(fd)
-        except (AttributeError, OSError, ValueError, TypeError):
+        except Exception:  # no stream, closed, in memory, or a user's proxy
             continue
         if handler is not logging.lastResort:  # type: ignore[union-attr]
             found.add(fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 
+from .errors import text_of
 from .snapshot import IDS, changes, take
 from .tables import table
 
@@ -81,7 +82,7 @@ class Trace:
             memory = step.apply(walk)
             walk.attempted = None
         except BaseException as error:
-            self._record(Record(walk, step, "failed", f"{description}: {error}"))
+            self._record(Record(walk, step, "failed", f"{description}: {text_of(error)}"))
             raise
         walk.applied.append((walk.process, step, memory))
         if not walk.over:

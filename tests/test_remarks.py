@@ -67,6 +67,16 @@ def test_a_log_handler_on_a_pipe_is_named(box: support.Sandbox) -> None:
     )
 
 
+def test_a_log_handler_on_what_can_not_say_its_descriptor_is_none(box: support.Sandbox) -> None:
+    assert said(box, """
+        class Proxy:
+            def fileno(self):
+                raise NotImplementedError
+        logging.basicConfig(stream=Proxy())
+        say()
+    """) == []  # fmt: skip
+
+
 def test_a_log_handler_on_another_pipe_is_closed(box: support.Sandbox) -> None:
     only(
         said(

@@ -503,6 +503,13 @@ def test_explain_has_a_row_for_every_step() -> None:
     assert support.snapshot() == before
 
 
+def test_explain_knows_no_other_step() -> None:
+    explanation = DaemonContext(detach_process=True).explain()
+    assert explanation["detach"].number == 4
+    with pytest.raises(KeyError, match="chroot"):
+        explanation["chroot"]
+
+
 def test_explain_gives_the_reason_why_a_step_is_not_needed() -> None:
     explanation = DaemonContext(detach_process=False, signal_map={}, prevent_core=False).explain()
     unneeded = {row.name: row.text for row in explanation if not row.needed}

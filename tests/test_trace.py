@@ -85,6 +85,26 @@ def test_the_table_says_the_same_in_aligned_columns(box: support.Sandbox) -> Non
     assert described["change-owner"] == "–"
 
 
+@pytest.mark.parametrize("args", [[], ["--json"]])
+def test_a_path_of_another_encoding_does_not_cost_the_trace(
+    box: support.Sandbox, args: list[str]
+) -> None:
+    place = os.fsencode(box.path) + b"/\xff"
+    os.mkdir(place)
+    box.path = Path(os.fsdecode(place))
+    done = command(box, *args)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\udcff" in done.stdout
+
+
+def test_a_terminal_that_can_not_show_an_arrow_gets_the_trace(box: support.Sandbox) -> None:
+    environ = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    for verb in ("explain", "trace"):
+        done = box.run(MODULE, "daemon_context", verb, env=environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\\u2013" in done.stdout
+
+
 @pytest.mark.parametrize("args", [[], ["--json"], ["--pause", "0.001"]])
 def test_the_command_leaves_nothing(box: support.Sandbox, args: list[str]) -> None:
     assert command(box, *args).returncode == 0
@@ -381,3 +401,15 @@ def test_a_failing_step_is_recorded(box: support.Sandbox) -> None:
 def test_a_failed_start_leaves_its_trace(box: support.Sandbox) -> None:
     done = box.run(f"{FAILING}    print(context.trace['fail'].outcome)\n")
     assert (done.returncode, done.stdout) == (0, "failed\n")
+
+
+def test_an_error_that_can_not_be_printed_is_recorded_and_is_the_error(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        from tests.launching import *
+        steps = DEFAULT_STEPS.insert_after(sys.argv[1], Fail("unprintable"))
+        context = DaemonContext(detach_process=True, record_trace=True, steps=steps)
+        print(attempt(context)["message"])
+    """, "set-umask")  # fmt: skip
+    assert "Unprintable" in done.stdout, done
