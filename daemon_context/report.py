@@ -163,26 +163,25 @@ class Report:
         return number[0] if number and number[0] <= len(self.walk.steps) else 0
 
     def _tell(self, kind: bytes, payload: bytes) -> int:
-        if not send(self.outcome_w, kind, payload):
-            self._clean_up()
-        return 1
+        return self._clean_up(send(self.outcome_w, kind, payload))
 
     def _cancelled(self, child: Child) -> int:
         asked = os.read(self.control_r, 1)
         child.end(GRACE)
-        if not asked:
-            self._clean_up()
-        return 1
+        return self._clean_up(bool(asked))
 
     def _abandoned(self, child: Child) -> int:
         child.end(GRACE)
-        self._clean_up()
-        return 1
+        return self._clean_up(False)
 
-    def _clean_up(self) -> None:
-        """The launcher is gone: undo what it had done, and end what the daemon has left."""
-        self.walk.roll_back("launcher")
+    def _clean_up(self, launcher_lives: bool) -> int:
+        """End what the daemon has left, which a launcher that ignores SIGCHLD can't do; of one that
+        is gone undo what it had done.
+        """
+        if not launcher_lives:
+            self.walk.roll_back("launcher")
         os.killpg(0, signal.SIGKILL)  # our own session's group: this process is one of it
+        return 1
 
     # --- in the launcher
 

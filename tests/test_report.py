@@ -953,12 +953,14 @@ CHILDREN = """
 def test_whatever_the_launcher_does_with_sigchld_the_error_arrives(
     box: support.Sandbox, how: str
 ) -> None:
-    for end in ("RuntimeError", "exit-7"):
+    for end in ("RuntimeError", "exit-7", "subprocess"):
         done = box.run(CHILDREN, how, end)
         assert (done.returncode, done.stderr) == (0, "")
         outcome = json.loads(done.stdout)
         if end == "RuntimeError":
             assert "out of luck" in outcome["message"]
+        elif end == "subprocess":
+            assert "with a program running" in outcome["message"]
         else:
             assert "exited with status 7 before it was ready" in outcome["message"]
         assert outcome["handler"]
