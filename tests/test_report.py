@@ -336,6 +336,20 @@ def test_what_a_step_printed_before_it_failed_is_not_lost(box: support.Sandbox) 
     assert (box.text("log"), box.text("errors")) == ("printed", "told")
 
 
+def test_what_a_step_prints_in_the_launcher_is_printed_there(box: support.Sandbox) -> None:
+    done = box.run("""
+        from tests.launching import *
+        class Print(Step):
+            def apply(self, walk):
+                print("starting")
+        steps = DEFAULT_STEPS.insert_before("detach", Print())
+        with DaemonContext(detach_process=True, steps=steps, stdout="log") as daemon:
+            print("started")
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "starting\n", "")
+    assert box.text("log") == "started\n"
+
+
 def test_a_failing_check_is_an_error_before_anything_was_done(box: support.Sandbox) -> None:
     done = box.run("""
         from tests.launching import *

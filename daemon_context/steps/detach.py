@@ -52,10 +52,11 @@ class Detach(Step):
 
     def apply(self, walk: Walk) -> None:
         # Not before: a refused start and one in the foreground do without.
-        from ..report import Report, prepare
+        from ..report import Report, flush_standard_streams, prepare
 
         if walk.options.owner_changes or walk.options.chroot_directory:
             prepare(walk)
+        flush_standard_streams()  # a user's step may have printed since flush-streams
         activated = os.environ.get("LISTEN_PID") == str(walk.launcher)
         # A handler that raises between the fork and the wait would lose sight of the child.
         mask = block_signals()
