@@ -10,7 +10,7 @@ from time import monotonic
 # All of it is imported before the fork: what a chroot holds must never be.
 from .descriptors import open_numbers
 from .errors import DaemonError, DaemonOSEnvironmentError, refuse
-from .owners import Owners
+from .owners import write_out
 from .process import SIGNALS, open_pidfd, poll, send_signal, signal, signal_name, start_time
 from .report import flush_standard_streams
 
@@ -209,11 +209,7 @@ def run_to_exit(run: Callable[[], Any]) -> NoReturn:
 def _write_out() -> None:
     """Before `os._exit`, which would lose it: what streams and open files have buffered."""
     flush_standard_streams()
-    for file in Owners(open_numbers() - {0, 1, 2}).writers:
-        try:
-            file.flush()
-        except Exception:  # the process ends here; the other files may have room
-            pass
+    write_out(open_numbers() - {0, 1, 2})
 
 
 def _status(ended: SystemExit) -> int:

@@ -64,6 +64,15 @@ class Owners:
         return fd in self.closed
 
 
+def write_out(numbers: set[int]) -> None:
+    """Before `os._exit`, which would lose it: what files of these descriptors have buffered."""
+    for file in Owners(numbers).writers:
+        try:
+            file.flush()
+        except Exception:  # the process ends here; the other files may have room
+            pass
+
+
 def _candidates() -> Iterator[Any]:
     # By exact type, because isinstance() asks lazy proxies for their class, which runs their
     # code; and a set of types is the fastest filter for millions of objects.

@@ -79,6 +79,8 @@ class Report:
                 error.add_note(note)
             send(self.report_w, ERROR, _encoded(error))
             flush_standard_streams()
+            if walk.owner and walk.options.readiness == "explicit":
+                _write_out_body(walk)
         finally:
             os._exit(status)
 
@@ -242,12 +244,22 @@ def flush_standard_streams() -> None:
             pass
 
 
+def _write_out_body(walk: Walk) -> None:
+    """What the body has in files of its own. Of preserved ones the launcher has the buffers too."""
+    from .descriptors import open_numbers, preserved
+    from .owners import write_out
+
+    write_out(open_numbers() - preserved(walk))
+
+
 def prepare(walk: Walk) -> None:
     """Import now what a failure would need later, out of reach: in a chroot, or as a user who
     can't read it. (What a chroot holds must never be imported as root.)
     """
     from . import failures  # noqa: F401
 
+    if walk.options.readiness == "explicit":
+        from . import owners  # noqa: F401
     if walk.options.pidfile_lock is not None:
         from .refusals import join_lockfile
 

@@ -638,6 +638,38 @@ def test_a_hangup_of_the_terminal_while_the_launcher_waits_cancels_the_start(
     assert_nothing_left(box)
 
 
+@pytest.mark.parametrize("style", ["with", "open", "spawn"])
+def test_what_a_body_wrote_before_it_failed_is_not_lost(box: support.Sandbox, style: str) -> None:
+    done = box.run("""
+        import sys
+        from daemon_context import DaemonContext, DaemonError
+
+        kept = open("kept", "w")
+        kept.write("once")
+        if sys.argv[1] == "spawn":
+            kept.flush()
+
+        def body():
+            global file
+            file = open("log", "w")
+            file.write("why it failed")
+            raise RuntimeError("no")
+
+        context = DaemonContext(detach_process=True, readiness="explicit", working_directory=".",
+                                files_preserve=[kept])
+        if sys.argv[1] == "spawn":
+            context.spawn(body)
+        if sys.argv[1] == "with":
+            with context:
+                body()
+        context.open()
+        body()
+    """, style)  # fmt: skip
+    assert done.returncode == 1
+    assert (box.path / "log").read_text() == "why it failed"
+    assert (box.path / "kept").read_text() == "once"
+
+
 def test_a_start_may_take_a_month(box: support.Sandbox) -> None:
     done = box.run("""
         from daemon_context import DaemonContext
