@@ -209,6 +209,9 @@ class Daemon:
         error: BaseException | None = None
         try:
             self.setup()
+            if context.stop_requested:  # in a sleep(): run() may have a loop of its own
+                raise Terminated(signal.SIGTERM)
+            self._looping = False
             self._ready()
             return _status(self.run())
         except SystemExit as ended:

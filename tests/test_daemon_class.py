@@ -1069,3 +1069,46 @@ def test_a_status_file_that_is_overwritten_in_place_is_never_torn(
         file.tell(text=text)
     file.end()
     assert [said and said["text"] for said in told] == ["long" * 100, "short"]
+
+
+def test_a_sleep_in_setup_says_nothing_about_the_loop_of_run(box: support.Sandbox) -> None:
+    script = box.script("""
+        import time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def setup(self):
+                self.sleep(0.01)
+            def run(self):
+                while True:
+                    time.sleep(1)
+            def on_reload(self):
+                print("reloaded", flush=True)
+        D("d.pid", stdout="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    assert box.run(script, "reload").returncode == 0
+    assert box.run(script, "stop").returncode == 0
+    assert log(box) == ["reloaded"]
+    done = box.run(script, "status")
+    assert (done.returncode, done.stdout) == (3, "D: not running\n")
+    assert not list(box.path.glob("d.pid*"))  # and it was not killed
+
+
+def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
+    script = box.script("""
+        from daemon_context import Daemon
+        class D(Daemon):
+            def setup(self):
+                print("in setup", flush=True)
+                self.sleep()
+            def run(self):
+                while True:
+                    pass
+        D("d.pid", stdout="d.log").main()
+    """)
+    launcher = box.popen(script, "start")
+    box.text("d.log")
+    assert box.run(script, "stop").returncode == 0
+    assert launcher.stderr is not None
+    assert "terminated by SIGTERM before it was ready" in launcher.stderr.read()
+    assert launcher.wait(20) == 1
