@@ -13,7 +13,7 @@ from . import control
 from .context import DaemonContext, Terminated, default_signal_map
 from .descriptors import is_open
 from .embedding import SCHEDULE, run_to_exit
-from .errors import DaemonError
+from .errors import DaemonError, refuse
 from .pidfile import PidFile
 from .process import signal
 from .sequence import preflight
@@ -95,7 +95,7 @@ class Daemon:
         return self._opened().every(seconds)
 
     def tell(self, text: str) -> None:
-        """Say in a few words how it is going, for `status`."""
+        """Say in a few words how it is going, for `status`, which shows 4096 characters of it."""
         if self._said is not None:
             self._said.tell(text=text)
 
@@ -279,6 +279,7 @@ class Daemon:
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         lock = self._lock()
         self._said = StatusFile(path_of(lock.path))
+        self.options = {name: _lasting(value) for name, value in self.options.items()}
         options = dict(self.options)
         options["signal_map"] = self._signal_map(options.get("signal_map"))
         options["steps"] = _with_status(options.get("steps"), self._said)
@@ -293,11 +294,15 @@ class Daemon:
 
     def _signal_map(self, given: Any) -> dict[int, Any]:
         """Ours, then what is given; a name is that of a method of the daemon, or of the context."""
+        try:
+            own = dict(given or {})
+        except (TypeError, ValueError) as error:
+            raise refuse("signal_map", given, "a mapping of signal numbers to targets") from error
         merged = {
             **default_signal_map(),
             signal.SIGTERM: self._on_terminate,
             signal.SIGHUP: self._on_hangup,
-            **dict(given or {}),
+            **own,
         }
         return {
             number: getattr(self, target, target) if isinstance(target, str) else target
@@ -310,6 +315,11 @@ class _Launched(BaseException):
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+
+
+def _lasting(value: Any) -> Any:
+    """What an iterator gives, it gives once; `restart` makes two contexts."""
+    return tuple(value) if hasattr(value, "__next__") else value
 
 
 def _with_status(steps: Any, file: StatusFile) -> Steps:

@@ -1112,3 +1112,37 @@ def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> N
     assert launcher.stderr is not None
     assert "terminated by SIGTERM before it was ready" in launcher.stderr.read()
     assert launcher.wait(20) == 1
+
+
+def test_options_that_can_be_read_once_are_there_for_every_start(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, signal
+        from daemon_context import DEFAULT_STEPS, Daemon
+        kept = open("kept", "w")
+        class D(Daemon):
+            def setup(self):
+                assert not kept.closed
+                assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+                assert os.getsid(0) != os.getpid() == int(open(d.pidfile).read())
+            def run(self):
+                self.sleep()
+        d = D(os.path.abspath("d.pid"), files_preserve=iter([kept]), steps=iter(DEFAULT_STEPS),
+              signal_map=iter([(signal.SIGUSR1, None)]))
+        d.start()
+        d.restart()
+        d.stop()
+        print("done")
+    """)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_a_signal_map_that_is_none_is_refused(box: support.Sandbox) -> None:
+    done = box.run(
+        """
+        from daemon_context import Daemon
+        Daemon("d.pid", signal_map=5).main()
+        """,
+        "start",
+    )
+    assert done.returncode == 6, done
+    assert "signal_map=5 can't be used: expected a mapping" in done.stderr
