@@ -393,3 +393,31 @@ def test_nothing_is_imported_from_the_new_root(open_box: support.Sandbox) -> Non
     assert "cannot fail: ValueError" in done.stderr
     assert not (open_box.path / "jail" / "trapped").exists()
     open_box.settled()
+
+
+@pytest.mark.root
+def test_a_working_directory_behind_a_symlink_of_the_new_root(box: support.Sandbox) -> None:
+    """From outside, an absolute one leads to another place, or to none."""
+    (box.path / "jail/real/data").mkdir(parents=True)
+    (box.path / "jail/srv").symlink_to("/real")
+    done = box.run("""
+        import os, sys
+        from daemon_context import DaemonContext, DaemonError
+
+        def start(directory):
+            try:
+                DaemonContext(chroot_directory="jail", working_directory=directory, stdout=1,
+                              detach_process=False, prevent_core=False).open()
+            except DaemonError as error:
+                print(type(error).__name__, error)
+            else:
+                print(os.getcwd())
+        for directory in "/srv/none", "srv/data":
+            if os.fork() == 0:
+                start(directory)
+                sys.exit()
+            os.wait()
+    """)
+    refused, there = done.stdout.splitlines()
+    assert "'/srv/none': No such file or directory" in refused
+    assert there == "/real/data"

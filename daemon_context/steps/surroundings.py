@@ -105,6 +105,8 @@ class ChangeDirectory(Step):
         path = options.working_directory
         if options.chroot_directory and "change-root" in walk.steps:
             path = os.path.join(options.chroot_directory, path.lstrip("/"))
+            if _has_symlink(options.chroot_directory, path):
+                return  # it leads elsewhere in the new root: only there it can be told
         require_directory(self.describe(options), path, self.remedy)
 
     def apply(self, walk: Walk) -> str | None:
@@ -115,6 +117,13 @@ class ChangeDirectory(Step):
     def undo(self, walk: Walk, memory: str | None) -> None:
         if memory is not None:
             os.chdir(memory)
+
+
+def _has_symlink(root: str, path: str) -> bool:
+    """Whether a part of the path below the root is a symlink."""
+    return os.path.relpath(os.path.realpath(path), os.path.realpath(root)) != os.path.relpath(
+        path, root
+    )
 
 
 def _working_directory() -> str | None:
