@@ -5,6 +5,7 @@ credentials(7), setgroups(2), setresuid(2). Imported only where the owner change
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .errors import DaemonOSEnvironmentError, OptionError, refuse
@@ -157,8 +158,11 @@ def _require_dropped(was: tuple[int, int, int]) -> None:
     for former in {0, *was} - {os.getuid()}:
         try:
             os.setuid(former)
-        except PermissionError:
-            continue
+        except OSError as error:
+            # EINVAL: the user namespace has no such user, as root in many a sandbox.
+            if error.errno in (errno.EPERM, errno.EINVAL):
+                continue
+            raise
         raise DaemonOSEnvironmentError(
             f"the owner was changed, but uid {former} could be regained: the process keeps "
             "CAP_SETUID (look at securebits, and at the ambient capabilities)"

@@ -421,3 +421,37 @@ def test_a_working_directory_behind_a_symlink_of_the_new_root(box: support.Sandb
     refused, there = done.stdout.splitlines()
     assert "'/srv/none': No such file or directory" in refused
     assert there == "/real/data"
+
+
+@pytest.mark.root
+def test_a_change_in_a_user_namespace_without_root(box: support.Sandbox) -> None:
+    """A sandbox maps the user and one group; the others are seen as the overflow group."""
+    done = box.run("""
+        import ctypes, os, struct
+        from daemon_context import DaemonContext
+        from tests.support import preload
+
+        preload()
+        libc = ctypes.CDLL(None, use_errno=True)
+        mapped, unshared = os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.setgroups([1, 2]); os.setresgid(1, 1, 1); os.setresuid(1, 1, 1)
+            assert libc.unshare(0x10000000) == 0, ctypes.get_errno()  # CLONE_NEWUSER
+            libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, or /proc/PID is root's
+            os.write(unshared[1], b"x")
+            os.read(mapped[0], 1)
+            assert libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) == 0
+            assert set(os.getgroups()) - {1}
+            DaemonContext(initgroups=True, detach_process=False, stdout=1).open()
+            print("open", os.getuid(), flush=True)
+            os._exit(0)
+        os.close(unshared[1])
+        os.read(unshared[0], 1)
+        for what in "uid", "gid":
+            with open(f"/proc/{pid}/{what}_map", "w") as file:
+                file.write("1 1 1")
+        os.write(mapped[1], b"x")
+        os.wait()
+    """)
+    assert done.stdout == "open 1\n", done
