@@ -142,13 +142,13 @@ def main() -> int:
     options = parser.parse_args()
     options.directory = options.directory.absolute()
     options.state = options.state.absolute()
-    options.state.mkdir(parents=True, exist_ok=True)
     options.pidfile = options.state / "file-server.pid"
     options.log = options.state / "file-server.log"
     verbs = {"demo": demo, "start": start, "stop": stop, "status": status}
     try:
+        options.state.mkdir(parents=True, exist_ok=True)
         return verbs[options.verb](options)
-    except (DaemonError, OSError) as error:
+    except (DaemonError, OSError, OverflowError) as error:  # the last: a port that can't be
         print(f"file_server: {error}", file=sys.stderr)
         return 1
 

@@ -22,12 +22,13 @@ from typing import Any
 from daemon_context import DaemonContext, DaemonError, default_signal_map
 
 SYSLOG = "/dev/log"
-DEFAULTS = {"seconds": 1.0, "message": "alive"}
+DEFAULTS: dict[str, Any] = {"seconds": 1.0, "message": "alive"}
 log = logging.getLogger("heartbeat")
 
 
 def configuration(path: Path) -> dict[str, Any]:
-    return {**DEFAULTS, **json.loads(path.read_text())} if path.exists() else dict(DEFAULTS)
+    config = {**DEFAULTS, **json.loads(path.read_text())} if path.exists() else dict(DEFAULTS)
+    return {**config, "seconds": float(config["seconds"])}
 
 
 def set_up_logging(path: Path) -> None:
@@ -49,7 +50,7 @@ def main() -> None:
         try:
             config.update(configuration(state / "heartbeat.json"))
             log.info("configuration reloaded")
-        except ValueError as error:
+        except (OSError, TypeError, ValueError) as error:
             log.error("configuration kept: %s", error)  # a typing error must not end the daemon
 
     signals = {**default_signal_map(), signal.SIGTERM: "request_stop", signal.SIGHUP: reload}

@@ -91,6 +91,16 @@ def test_file_server_refuses_a_directory_that_is_not_there(
     box.settled()
 
 
+@pytest.mark.parametrize("option", [["--port", "99999"], ["--state", "/proc/nope"]])
+def test_file_server_has_one_line_for_what_can_not_be_used(
+    box: support.Sandbox, examples: Path, option: list[str]
+) -> None:
+    done = serve(box, examples, "start", *option)
+    assert done.returncode == 1
+    assert done.stderr.startswith("file_server: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_file_server_says_that_its_port_is_taken(box: support.Sandbox, examples: Path) -> None:
     started = serve(box, examples, "start", "--detach")
     port = started.stdout.strip(" /\n").rpartition(":")[2]
@@ -211,6 +221,19 @@ def test_heartbeat_logs_reloads_and_stops(box: support.Sandbox, examples: Path) 
     logged("configuration kept")
     end(box, pid, "heartbeat.pid")
     assert box.text("heartbeat.log").endswith(f"heartbeat[{pid}]: stopped\n")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{", '{"seconds": "soon"}', "a directory"])
+def test_heartbeat_keeps_its_configuration_if_the_new_one_can_not_be_used(
+    box: support.Sandbox, examples: Path, text: str
+) -> None:
+    config = box.path / "heartbeat.json"
+    assert box.run(examples / "heartbeat.py").returncode == 0
+    pid = box.pid("heartbeat.pid")
+    config.mkdir() if text == "a directory" else config.write_text(text)
+    os.kill(pid, signal.SIGHUP)
+    support.until(lambda: "configuration kept" in box.text("heartbeat.log"))
+    end(box, pid, "heartbeat.pid")
 
 
 @pytest.mark.root
