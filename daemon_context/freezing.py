@@ -33,9 +33,7 @@ def freeze(context: DaemonContext, *, spawning: bool = False) -> Options:
     """
     if not spawning:
         _require_place()
-    supervisor = _detachment(context)
-    if spawning:
-        supervisor = Supervisor("not asked", True, "spawn always detaches")
+    supervisor = _detachment(context, spawning=spawning)
     chroot = _path("chroot_directory", context.chroot_directory, optional=True)
     keep = context._detach_process is None and not supervisor.detach
     streams = {option: _target(option, getattr(context, option), keep=keep) for option in STREAMS}
@@ -165,13 +163,15 @@ def _working_directory(value: object, chroot: str | None) -> str:
     return _absolute("working_directory", path)
 
 
-def _detachment(context: DaemonContext) -> Supervisor:
+def _detachment(context: DaemonContext, *, spawning: bool) -> Supervisor:
     given = context._detach_process
-    if given is None:
+    if given is None and not spawning:
         from .supervisor import detect
 
         return detect()
-    detach = _flag("detach_process", given)
+    detach = _flag("detach_process", given) if given is not None else True
+    if spawning:
+        return Supervisor("not asked", True, "spawn always detaches")
     return Supervisor("not asked", detach, f"detach_process={detach} was given")
 
 

@@ -1032,3 +1032,16 @@ def test_the_handle_has_the_words_of_readiness(box: support.Sandbox, target: str
             print(context.spawn({target}).status)
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "listening on 80\n", "")
+
+
+def test_who_started_the_program_is_not_asked(box: support.Sandbox) -> None:
+    """It would not change anything, and systemd may take its time to answer."""
+    done = box.run("""
+        import sys
+        from daemon_context import DaemonContext
+        def target():
+            pass
+        DaemonContext().spawn(target)
+        print("daemon_context.supervisor" in sys.modules)
+    """)
+    assert (done.stdout, done.stderr) == ("False\n", "")
