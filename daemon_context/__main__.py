@@ -55,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
     if not 0 <= seconds <= LONGEST_PAUSE:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to {LONGEST_PAUSE:g}")
     return seconds
@@ -110,7 +113,7 @@ def _named(name: str) -> DaemonContext:
     sys.path.insert(0, "")
     try:
         context = getattr(importlib.import_module(module), attribute or "context")
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise DaemonError(
             f"cannot find {name!r}: {error}; give MODULE:NAME of a DaemonContext"
         ) from error

@@ -595,6 +595,7 @@ def test_the_command_explains_a_context_of_yours_also_as_json(box: support.Sandb
         ("mine:number", "is no DaemonContext, but 5"),
         ("mine:bad", "umask='x'"),
         (":feed", "MODULE:NAME"),
+        (".mine:feed", "MODULE:NAME"),
     ],
 )
 def test_the_command_has_one_clear_line_for_what_is_no_context(

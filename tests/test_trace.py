@@ -116,8 +116,28 @@ def test_the_command_leaves_nothing(box: support.Sandbox, args: list[str]) -> No
 def test_the_command_refuses_a_pause_that_is_no_time(box: support.Sandbox, seconds: str) -> None:
     done = command(box, f"--pause={seconds}")
     assert done.returncode == 2
-    assert "--pause" in done.stderr
+    assert "--pause: " in done.stderr
+    assert "_seconds" not in done.stderr
     assert not box.processes()
+
+
+@pytest.mark.parametrize("verb", ["explain", "trace"])
+@pytest.mark.parametrize("place", ["here", os.fsdecode(b"\xff")])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_the_command_tells_it_in_any_locale_and_place(
+    box: support.Sandbox, encoding: str, place: str, verb: str
+) -> None:
+    (box.path / place).mkdir()
+    prefix = ["env", "-C", box.path / place]
+    environ = {
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+        "LC_ALL": "POSIX" if encoding == "ascii" else "C.UTF-8",
+        "PYTHONIOENCODING": encoding,
+    }
+    done = box.run(MODULE, "daemon_context", verb, env=environ, prefix=list(map(str, prefix)))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "report-ready" in done.stdout
 
 
 def test_pausing_shows_each_process_while_it_is_so(box: support.Sandbox) -> None:
