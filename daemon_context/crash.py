@@ -77,7 +77,8 @@ def _silence() -> None:
     """No core, to a file or to a pipe (with a limit of 1, core(5)), and no dump on stderr."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CORE, (1, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard and 1, hard))  # 1 may be more than it allows
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

@@ -94,3 +94,20 @@ def test_preserved_objects_work(outcome: Outcome, name: str) -> None:
     result = outcome(name, "preserved")
     assert (result["used"], result["spoilt"]) == ("", [])
     assert CASES[name].late is None or result["old"] == CASES[name].late
+
+
+def test_crash_dumps_are_kept_where_core_dumps_are_forbidden_for_good(box: support.Sandbox) -> None:
+    """As ``ulimit -c 0``, ``LimitCORE=0`` of systemd, and an earlier daemon do."""
+    done = box.run("""
+        import faulthandler, resource, sys
+        from daemon_context import DaemonContext
+        crashes = open("crashes", "w")
+        faulthandler.enable(file=crashes)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with DaemonContext(detach_process=False, working_directory=".", stdout=sys.stdout):
+            data = open("data", "w")
+            faulthandler._sigsegv()
+    """)
+    assert done.stderr == ""
+    assert (box.path / "data").read_text() == ""
+    assert "Segmentation fault" in (box.path / "crashes").read_text()
