@@ -274,7 +274,8 @@ class DaemonContext:
         from .freezing import freeze
         from .sequence import Walk
 
-        self._stopping()  # now: a signal handler may ask for it in the middle of its import
+        # Now: a signal handler may ask for a stop in the middle of its import.
+        self._stopping().begin()
         steps = self._sequence()
         walk = Walk(freeze(self, spawning=spawning), steps, self)
         if walk.options.record_trace:
@@ -306,7 +307,7 @@ class DaemonContext:
         self._is_open = False
         self._is_ready = False
         if self._stop is not None:
-            self._stop.clear()
+            self._stop.end()
         if walk.last_words is not None:
             walk.close(walk.last_words.fd)
         if walk.entered:

@@ -27,6 +27,8 @@ class Stop:
     def __init__(self, between: Callable[[], None] | None = None) -> None:
         self._between = between
         self.requested = False
+        self._over = False
+        self._sleepers: set[object] = set()
         self._pipes_of: dict[int, tuple[int, ...]] = {}  # by process: a fork must not share them
 
     def request(self) -> None:
@@ -40,12 +42,24 @@ class Stop:
             except BlockingIOError:  # full of earlier requests
                 pass
 
-    def clear(self) -> None:
-        """Forget the request, and close the pipes."""
-        self.requested = False
-        for fd in self._pipes_of.pop(os.getpid(), ()):
+    def begin(self) -> None:
+        """The context is about to be opened: what was requested before it was closed is over."""
+        if self._over:
+            self._over = self.requested = False
+        self._close()  # the start would reserve them
+
+    def end(self) -> None:
+        """The context is closed. A request stays: threads may not have seen it yet."""
+        self._over = True
+        self._close()
+
+    def _close(self) -> None:
+        fds = self._pipes_of.pop(os.getpid(), ())
+        # Popped first: whoever sleeps from now on has other ones.
+        if fds and self._sleepers and self._pipes_of.setdefault(os.getpid(), fds) is fds:
+            return  # a thread watches them
+        for fd in fds:
             os.close(fd)
-        self._pipes_of.clear()
 
     def sleep(self, seconds: float | None = None) -> bool:
         """Sleep; True when the time is over, False as soon as a stop is requested.
@@ -53,10 +67,19 @@ class Stop:
         :param seconds: how long; None sleeps until a stop is requested
         """
         deadline = None if seconds is None else monotonic() + seconds
+        sleeper = object()
+        self._sleepers.add(sleeper)
+        try:
+            return self._sleep(deadline)
+        finally:
+            self._sleepers.discard(sleeper)
+
+    def _sleep(self, deadline: float | None) -> bool:
         stop_r, _, wake_r, wake_w = self._pipes()
         previous = _set_wakeup(wake_w)
         # The wake-up pipe belongs to the main thread, which empties it.
         watched = {stop_r} if previous is None else {stop_r, wake_r}
+        taken = b""
         try:
             if self._between is not None:  # a signal that came before is not going to wake us
                 self._between()
@@ -67,13 +90,18 @@ class Stop:
                 # One poll can't last longer than a C int of milliseconds.
                 woken = poll(watched, None if left is None else min(left, 1e6))
                 if wake_r in woken:
-                    _forward(wake_r, previous)
+                    data = _emptied(wake_r)
+                    if previous == wake_w:  # this is a handler, in a sleep that needs them too
+                        taken += data
+                    else:
+                        _hand_on(data, previous)
                     if self._between is not None:
                         self._between()
             return False
         finally:
             if previous is not None:
                 signal.set_wakeup_fd(previous)
+            _hand_on(taken, previous)
 
     def every(self, seconds: float) -> Iterator[int]:
         """Yield 0, 1, 2, … now and then each `seconds`, until a stop is requested.
@@ -93,17 +121,19 @@ class Stop:
 
     def _pipes(self) -> tuple[int, ...]:
         process = os.getpid()
-        if process not in self._pipes_of:
-            fds = (*os.pipe(), *os.pipe())
-            for fd in fds:
+        fds = self._pipes_of.get(process)
+        if fds is None:
+            made = (*os.pipe(), *os.pipe())
+            for fd in made:
                 os.set_blocking(fd, False)
             # Another thread, or a signal handler, may have been faster: all must share one set.
-            if self._pipes_of.setdefault(process, fds) is not fds:
-                for fd in fds:
+            fds = self._pipes_of.setdefault(process, made)
+            if fds is not made:
+                for fd in made:
                     os.close(fd)
             if self.requested:
                 self.request()
-        return self._pipes_of[process]
+        return fds
 
 
 def _set_wakeup(fd: int) -> int | None:
@@ -114,13 +144,16 @@ def _set_wakeup(fd: int) -> int | None:
         return None
 
 
-def _forward(wake_r: int, previous: int | None) -> None:
-    """Empty the pipe, and hand on what the program's own wake-up descriptor would have got."""
+def _emptied(wake_r: int) -> bytes:
     try:
-        data = os.read(wake_r, 4096)
+        return os.read(wake_r, 4096)
     except BlockingIOError:  # a handler that slept has emptied it
-        return
-    if previous is not None and previous >= 0:
+        return b""
+
+
+def _hand_on(data: bytes, previous: int | None) -> None:
+    """To the program's own wake-up descriptor: what it would have got."""
+    if data and previous is not None and previous >= 0:
         try:
             os.write(previous, data)
         except OSError:  # full or gone: the C handler would have ignored it, too

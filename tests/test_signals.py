@@ -472,6 +472,80 @@ def test_a_stop_by_another_thread_ends_the_sleep(box: support.Sandbox) -> None:
     assert ended(run(box, body=body)) == (0, "False\n", "")
 
 
+def test_a_stop_ends_threads_that_still_work_when_the_context_is_closed(
+    box: support.Sandbox,
+) -> None:
+    program = box.popen("""
+        import os, signal, sys, threading
+        from daemon_context import DaemonContext
+        closed = threading.Event()
+        def work():
+            for _ in daemon.every(0.01):
+                os.kill(os.getpid(), signal.SIGTERM)
+                closed.wait()
+            while daemon.sleep(0.01):
+                pass
+        daemon = DaemonContext(detach_process=False, signal_map={signal.SIGTERM: "request_stop"},
+                               stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+        for _ in range(2):
+            closed.clear()
+            with daemon:
+                thread = threading.Thread(target=work, daemon=True)
+                print(daemon.stop_requested)
+                thread.start()
+                daemon.sleep()
+            closed.set()
+            thread.join(5)
+            print(thread.is_alive())
+    """)
+    assert ended(program) == (0, "False\nFalse\n" * 2, "")
+
+
+def test_a_thread_sleeps_on_when_the_context_is_closed(box: support.Sandbox) -> None:
+    body = """
+        def nap():
+            begun = time.thread_time()
+            print(daemon.sleep(0.5), time.thread_time() - begun < 0.2)
+        thread = threading.Thread(target=nap)
+        thread.start()
+        while not daemon._stop._pipes_of:
+            time.sleep(0.001)
+        daemon.close()
+        thread.join()"""
+    assert ended(run(box, body=body)) == (0, "True True\n", "")
+
+
+def test_a_sleep_before_the_context_is_opened_harms_no_later_one(box: support.Sandbox) -> None:
+    program = box.popen("""
+        import sys, time
+        from daemon_context import DaemonContext
+        daemon = DaemonContext(detach_process=False, stdout=sys.stdout, stderr=sys.stderr)
+        daemon.sleep(0.01)
+        with daemon:
+            begun = time.process_time()
+            print(daemon.sleep(0.5), time.process_time() - begun < 0.2)
+    """)
+    assert ended(program) == (0, "True True\n", "")
+
+
+def test_a_handler_that_sleeps_takes_nothing_from_the_sleep_that_it_interrupts(
+    box: support.Sandbox,
+) -> None:
+    body = """
+        def poll(*args):
+            if not polls:
+                polls.append(args)
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return wait(*args)
+        polls, looks = [], []
+        wait, stopping.poll = stopping.poll, poll
+        daemon._stop._between = lambda: looks.append(time.process_time())
+        print(daemon.sleep(1), len(looks), looks[-1] - looks[0] < 0.2)"""
+    options = "signal_map={signal.SIGUSR1: lambda *args: daemon.sleep(0.5)}"
+    program = run(box, options, body, "from daemon_context import stopping")
+    assert ended(program) == (0, "True 2 True\n", "")
+
+
 def test_a_stop_in_a_forked_child_is_not_one_of_the_daemon(box: support.Sandbox) -> None:
     body = """
         if os.fork() == 0:
