@@ -171,6 +171,9 @@ def run_target(
             with context:
                 try:
                     target(*args, **kwargs)
+                except BaseException as error:
+                    context._ended(error)  # now: its threads may go on for ever
+                    raise
                 finally:
                     _finish_threads()
         finally:

@@ -1045,3 +1045,20 @@ def test_who_started_the_program_is_not_asked(box: support.Sandbox) -> None:
         print("daemon_context.supervisor" in sys.modules)
     """)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_a_target_that_fails_before_it_is_ready_does_not_wait_for_its_threads(
+    box: support.Sandbox,
+) -> None:
+    error = told(
+        box,
+        """
+        def target():
+            threading.Thread(target=wait_for, args=["go-on"]).start()
+            raise RuntimeError("out of luck")
+        context = DaemonContext(readiness="explicit", start_timeout=10)
+        report("told", caught(context.spawn, target))
+        write("go-on")
+    """,
+    )
+    assert "out of luck" in error["message"]
