@@ -12,10 +12,12 @@ import os
 import sys
 
 from .errors import DaemonError, refuse
+from .process import lifted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from subprocess import Popen
     from typing import Any
 
     from .context import DaemonContext
@@ -117,28 +119,20 @@ def _unlocked(options: Options) -> Any:
 
 
 def _run(order: bytes, kept: set[int], target: str) -> tuple[bytes, int]:
-    import subprocess
-
-    order_r, order_w = _pipe()
-    answer_r, answer_w = _pipe()
-    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    program = (
-        f"import sys; sys.path.append({own!r}); "
-        f"from daemon_context.fresh import obey; obey({order_r}, {answer_w})"
-    )
+    ends: list[int] = []
     try:
-        child = subprocess.Popen(
-            # -P: what lies in the working directory must not be imported by chance.
-            [sys.executable, "-P", "-c", program, target],
-            pass_fds=sorted({order_r, answer_w, *(fd for fd in kept if fd > 2)}),
-        )
-    except OSError as error:
-        os.close(order_w)
-        os.close(answer_r)
-        raise DaemonError(f"cannot start {sys.executable!r}: {error.strerror}") from error
-    finally:
-        os.close(order_r)
-        os.close(answer_w)
+        for _ in ("order", "answer"):
+            _open_pipe(ends)
+        order_r, order_w, answer_r, answer_w = ends
+        child = _interpreter(order_r, answer_w, kept, target)
+    except BaseException as error:
+        for fd in ends:
+            os.close(fd)
+        if isinstance(error, OSError):
+            raise DaemonError(f"cannot start {sys.executable!r}: {error.strerror}") from error
+        raise
+    os.close(order_r)
+    os.close(answer_w)
     with child:
         try:
             answer = _exchange(order_w, order, answer_r)
@@ -146,6 +140,21 @@ def _run(order: bytes, kept: set[int], target: str) -> tuple[bytes, int]:
             child.terminate()
             raise
     return answer, child.returncode
+
+
+def _interpreter(order: int, answer: int, kept: set[int], target: str) -> Popen[bytes]:
+    from subprocess import Popen
+
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    program = (
+        f"import sys; sys.path.append({own!r}); "
+        f"from daemon_context.fresh import obey; obey({order}, {answer})"
+    )
+    return Popen(
+        # -P: what lies in the working directory must not be imported by chance.
+        [sys.executable, "-P", "-c", program, target],
+        pass_fds=sorted({order, answer, *(fd for fd in kept if fd > 2)}),
+    )
 
 
 def _exchange(order_w: int, order: bytes, answer_r: int) -> bytes:
@@ -157,20 +166,17 @@ def _exchange(order_w: int, order: bytes, answer_r: int) -> bytes:
             pass
         finally:
             os.close(order_w)
-        return answer.read()
+        return answer.readline()  # its end the daemon may keep open, if told to preserve it
 
 
-def _pipe() -> tuple[int, int]:
-    """Not in the place of a standard stream that is closed."""
-    from fcntl import F_DUPFD_CLOEXEC, fcntl
-
-    ends = os.pipe()
+def _open_pipe(ends: list[int]) -> None:
+    reader, writer = os.pipe()
     try:
-        reader, writer = (fcntl(fd, F_DUPFD_CLOEXEC, 3) for fd in ends)
-    finally:
-        for fd in ends:
-            os.close(fd)
-    return reader, writer
+        ends.append(lifted(reader))
+    except BaseException:
+        os.close(writer)
+        raise
+    ends.append(lifted(writer))
 
 
 def _answered(answer: bytes, returncode: int) -> Handle:
@@ -208,7 +214,7 @@ def obey(order: int, answer: int) -> None:
 
         said["failure"] = encode(error).decode()
     with open(answer, "wb") as file:
-        file.write(json.dumps(said).encode())
+        file.write(json.dumps(said).encode() + b"\n")
 
 
 def _obeyed(order: int) -> Handle:

@@ -1062,3 +1062,35 @@ def test_a_target_that_fails_before_it_is_ready_does_not_wait_for_its_threads(
     """,
     )
     assert "out of luck" in error["message"]
+
+
+def test_what_is_preserved_by_any_number_does_not_keep_the_launcher(box: support.Sandbox) -> None:
+    fresh(
+        box,
+        """
+        handle = DaemonContext(files_preserve=range(1024)).spawn("helpers:stay")
+        assert handle.is_alive()
+        write("go-on")
+        assert handle.wait(20)
+    """,
+    )
+
+
+def test_descriptors_that_run_out_leave_none_behind(box: support.Sandbox) -> None:
+    fresh(
+        box,
+        """
+        import resource
+        from daemon_context import fresh
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        DaemonContext(pidfile="d.pid").spawn("helpers:facts").wait()  # all is imported
+        for room in range(6):
+            before = os.listdir("/proc/self/fd")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)) + room, hard))
+            error = caught(DaemonContext().spawn, "helpers:facts")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            assert os.listdir("/proc/self/fd") == before
+            assert error["class"] == "DaemonError", error
+            assert "Too many open files" in error["message"], error
+    """,
+    )
