@@ -309,7 +309,7 @@ class DaemonContext:
         if self._stop is not None:
             self._stop.end()
         if walk.last_words is not None:
-            walk.close(walk.last_words.fd)
+            walk.last_words.close()
         if walk.entered:
             walk.options.pidfile.__exit__(None, None, None)
 

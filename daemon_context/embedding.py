@@ -198,7 +198,7 @@ def run_to_exit(run: Callable[[], Any]) -> NoReturn:
         _finish_threads()
     except SystemExit as ended:
         status = _status(ended)
-        if isinstance(ended.code, str):
+        if not isinstance(ended.code, (int, type(None))):
             print(ended.code, file=sys.stderr)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)

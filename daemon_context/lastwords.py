@@ -33,7 +33,7 @@ class LastWords:
         self.walk = walk
         self.fd = self._acquire(fd)
         self.told: BaseException | None = None
-        self.ident = os.path.basename(sys.argv[0]) or "python"
+        self.ident = os.path.basename("".join(sys.argv[:1])) or "python"
 
     @classmethod
     def connect(cls, walk: Walk) -> LastWords | None:
@@ -49,6 +49,7 @@ class LastWords:
         fd = self.walk.acquire(fd)
         os.set_blocking(fd, False)
         self.walk.lasting.add(fd)
+        self.status = os.fstat(fd)
         return fd
 
     def tell(self, error: BaseException) -> None:
@@ -68,23 +69,30 @@ class LastWords:
         # As syslog(3) writes it; strftime would use the names of the program's locale.
         stamp = f"{MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {time.strftime('%H:%M:%S', now)}"
         # The NUL tells records apart where the socket is a stream; others cut it off.
-        record = f"<{PRIORITY}>{stamp} {self.ident}[{os.getpid()}]: ".encode() + text + b"\0"
-        # After `close`, when something behind the body fails, the number may be another file's.
-        if self.fd in self.walk.descriptors and self._sent(record, deadline):
+        head = f"<{PRIORITY}>{stamp} {self.ident}[{os.getpid()}]: "
+        record = head.encode("utf-8", "backslashreplace") + text + b"\0"
+        if self._is_ours() and self._sent(record, deadline):
             return
         # Or the log daemon was started anew since: its socket is another one by now.
         fd = _connect()
         if fd is not None:  # else there is nobody left to tell
-            self._forget()
+            self.close()
             self.fd = self._acquire(fd)
             self._sent(record, deadline)
 
-    def _forget(self) -> None:
+    def close(self) -> None:
+        """Close the connection, unless the program has closed it."""
+        if self._is_ours():
+            self.walk.close(self.fd)
+        self.walk.descriptors.discard(self.fd)
+
+    def _is_ours(self) -> bool:
+        """Closed, by `close` or by the program, the number may be another file's."""
         try:
-            if self.fd in self.walk.descriptors:
-                self.walk.close(self.fd)
-        except OSError:  # the program has closed it
-            pass
+            found = os.fstat(self.fd)
+        except OSError:
+            return False
+        return self.fd in self.walk.descriptors and os.path.samestat(found, self.status)
 
     def _sent(self, record: bytes, deadline: float) -> bool:
         poller = select.poll()
@@ -131,4 +139,4 @@ def _pieces(line: bytes) -> Iterator[bytes]:
 
 def _worth_telling(error: BaseException) -> bool:
     """Not what ends a program on purpose: an exit without a message."""
-    return isinstance(error.code, str) if isinstance(error, SystemExit) else True
+    return not isinstance(error, SystemExit) or not isinstance(error.code, (int, type(None)))

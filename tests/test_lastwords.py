@@ -213,8 +213,11 @@ def test_an_exit_on_purpose_says_nothing(
 
 
 @pytest.mark.parametrize("way", ["with", "spawn"])
-def test_an_exit_with_a_message_arrives(devices: support.Sandbox, log: Log, way: str) -> None:
-    pid = start(devices, WAYS[way].format('sys.exit("disk gone")'))
+@pytest.mark.parametrize("message", ["'disk gone'", "OSError('disk gone')"])
+def test_an_exit_with_a_message_arrives(
+    devices: support.Sandbox, log: Log, way: str, message: str
+) -> None:
+    pid = start(devices, WAYS[way].format(f"sys.exit({message})"))
     texts = told(devices, log, pid)
     assert is_traceback(texts, "SystemExit: disk gone"), texts
 
@@ -270,6 +273,43 @@ def test_an_exception_after_the_body_harms_no_file(devices: support.Sandbox, log
     texts = told(devices, log, pid)
     assert [path.stat().st_size for path in devices.path.glob("file-*")] == [0] * 10
     assert is_traceback(texts, "RuntimeError: too late"), texts
+
+
+def test_a_file_that_got_the_number_of_the_connection_is_spared(
+    devices: support.Sandbox, log: Log
+) -> None:
+    pid = start(
+        devices,
+        """
+        def reuse():
+            os.closerange(3, 100)
+            return [open(place / f"file-{n}", "w") for n in range(20)]
+        try:
+            with context:
+                say_pid()
+                files = reuse()
+                raise RuntimeError("in the body")
+        finally:
+            for n, file in enumerate(files):
+                file.write(str(n))
+                file.close()
+    """,
+    )
+    texts = told(devices, log, pid)
+    assert is_traceback(texts, "RuntimeError: in the body"), texts
+    for n in range(20):
+        assert (devices.path / f"file-{n}").read_text() == str(n)
+
+
+def test_a_program_without_arguments_has_a_name(devices: support.Sandbox, log: Log) -> None:
+    pid = start(devices, "\n    sys.argv.clear()" + WITH.format("raise RuntimeError('no luck')"))
+    assert is_traceback(lines(log.records(pid), pid, "python"), "RuntimeError: no luck")
+
+
+def test_a_name_that_is_no_text_is_no_obstacle(devices: support.Sandbox, log: Log) -> None:
+    body = "\n    sys.argv[0] = 'a\\udcff'" + WITH.format("raise RuntimeError('no luck')")
+    pid = start(devices, body)
+    assert is_traceback(lines(log.records(pid), pid, "a\\udcff"), "RuntimeError: no luck")
 
 
 def test_a_failed_start_says_nothing(devices: support.Sandbox, log: Log) -> None:

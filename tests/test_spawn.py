@@ -1094,3 +1094,16 @@ def test_descriptors_that_run_out_leave_none_behind(box: support.Sandbox) -> Non
             assert "Too many open files" in error["message"], error
     """,
     )
+
+
+@pytest.mark.parametrize("message", ["'disk gone'", "OSError('disk gone')"])
+def test_an_exit_with_a_message_says_it_on_stderr(box: support.Sandbox, message: str) -> None:
+    run(
+        box,
+        f"""
+        def target():
+            sys.exit({message})
+        DaemonContext(stderr="d.log").spawn(target).wait()
+    """,
+    )
+    assert box.text("d.log") == "disk gone\n"
