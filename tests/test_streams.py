@@ -464,3 +464,29 @@ def test_in_the_foreground_the_streams_are_redirected_too(box: support.Sandbox) 
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "before", "")
     assert box.text("log") == "after\nfrom a program\n"
+
+
+def test_streams_are_not_closed_where_descriptors_run_out(box: support.Sandbox) -> None:
+    done = box.run("""
+        import fcntl, os, resource, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+
+        class Fail(Step):
+            def apply(self, walk):
+                raise RuntimeError("out of luck")
+
+        class FillUp(Step):
+            def apply(self, walk):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (max(walk.streams.values()) + 1, hard))
+
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        steps = (DEFAULT_STEPS.insert_before("redirect-streams", FillUp())
+                              .insert_after("redirect-streams", Fail()))
+        try:
+            DaemonContext(detach_process=False, steps=steps).open()
+        except Exception as error:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            print(error)
+    """)
+    assert "Too many open files" in done.stdout, done.stderr
+    assert done.stderr == ""

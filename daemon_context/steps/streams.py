@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -156,8 +157,10 @@ def _open(target: Target, number: int, walk: Walk, created: list[str]) -> int:
 def _saved(walk: Walk, number: int) -> int | None:
     try:
         return walk.acquire(duplicate(number))
-    except OSError:  # it was closed
-        return None
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        return None  # it was closed
 
 
 def _rebind(options: Options) -> None:
