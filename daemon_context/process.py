@@ -17,7 +17,7 @@ else:
 
 SIGNALS = signal.valid_signals()
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
-LONGEST = 1e6  # seconds
+LONGEST_POLL = 1_000_000  # seconds; poll(2) takes a C int of milliseconds
 CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 6, 7, 18
 
 
@@ -211,13 +211,15 @@ def exit_words(pidfd: int) -> str | None:
 
 
 def poll(fds: set[int], seconds: float | None) -> set[int]:
-    """Those of the descriptors that are readable or at their end within the time, or within
-    eleven days: there is no longer poll than a C int of milliseconds.
-    """
+    """Those of the descriptors that are readable or at their end within the time."""
     poller = select.poll()
     for fd in fds:
         poller.register(fd, select.POLLIN)
-    milliseconds = None if seconds is None else max(0, int(min(seconds, LONGEST) * 1000 + 0.999))
+    while seconds is not None and seconds > LONGEST_POLL:
+        if found := poller.poll(LONGEST_POLL * 1000):
+            return {fd for fd, _ in found}
+        seconds -= LONGEST_POLL
+    milliseconds = None if seconds is None else max(0, int(seconds * 1000 + 0.999))
     return {fd for fd, _ in poller.poll(milliseconds)}
 
 

@@ -87,8 +87,7 @@ class Stop:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return True
-                # One poll can't last longer than a C int of milliseconds.
-                woken = poll(watched, None if left is None else min(left, 1e6))
+                woken = poll(watched, left)
                 if wake_r in woken:
                     data = _emptied(wake_r)
                     if previous == wake_w:  # this is a handler, in a sleep that needs them too

@@ -1107,3 +1107,17 @@ def test_an_exit_with_a_message_says_it_on_stderr(box: support.Sandbox, message:
     """,
     )
     assert box.text("d.log") == "disk gone\n"
+
+
+def test_a_wait_may_be_longer_than_a_poll_can_be(box: support.Sandbox) -> None:
+    run(
+        box,
+        """
+        for seconds in (1e8, float("inf")):
+            assert DaemonContext(start_timeout=1e8).spawn(wait_for, "go-on").wait(0.01) is False
+            handle = DaemonContext().spawn(time.sleep, 0.1)
+            assert handle.wait(seconds)
+        write("go-on")
+    """,
+    )
+    box.settled()
