@@ -112,15 +112,18 @@ def _polled(size: int, most: int = MANY) -> set[int]:
 def preserved(walk: Walk) -> set[int]:
     """All descriptors that stay open."""
     options = walk.options
-    kept = {0, 1, 2, *options.files_preserve, *walk.descriptors, *walk.kept}
+    kept = {0, 1, 2, *options.files_preserve, *_acquired(walk), *walk.kept}
     kept.update(target.fd for target in options.streams if target.fd > 2)
-    if options.pidfile_lock is not None:
-        kept.update(options.pidfile_lock.descriptors)
     kept.update(_activated(walk.launcher))
     if options.preserve_logging:
         kept.update(_logging())
     kept.update(_resource_tracker())
     return kept
+
+
+def _acquired(walk: Walk) -> set[int]:
+    lock = walk.options.pidfile_lock
+    return walk.descriptors if lock is None else walk.descriptors.union(lock.descriptors)
 
 
 def _activated(launcher: int) -> range:
@@ -159,10 +162,10 @@ def _resource_tracker() -> set[int]:
     return set() if fd is None else {fd}
 
 
-def reset_wakeup(others: set[int]) -> None:
-    """Wake-up bytes must not be written to whatever gets that number next."""
+def reset_wakeup(walk: Walk, others: set[int]) -> None:
+    """Wake-up bytes must not be written to whatever gets that number next, or has it already."""
     fd = signal.set_wakeup_fd(-1)
-    if fd >= 0 and fd not in others:
+    if fd >= 0 and fd not in others | _acquired(walk):
         restore_wakeup(fd)
 
 

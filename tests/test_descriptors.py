@@ -753,3 +753,51 @@ def test_any_set_ends_with_exactly_the_preserved_ones(
             support.until(path.exists)
             assert json.loads(path.read_text()) == []
         box.settled()
+
+
+def test_what_a_thread_opens_during_the_start_is_closed(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, threading, time
+        from daemon_context import DaemonContext
+
+        def work():
+            forking.wait()
+            pipes.extend(os.pipe())
+            opened.set()
+
+        def wait():
+            forking.set()
+            opened.wait()
+
+        pipes, forking, opened = [], threading.Event(), threading.Event()
+        threading.Thread(target=work).start()
+        os.register_at_fork(before=wait)
+        handle = DaemonContext(threads="ignore").spawn(time.sleep, 1000)
+        os.close(pipes[1])
+        os.set_blocking(pipes[0], False)
+        try:
+            print(os.read(pipes[0], 1))
+        except BlockingIOError:
+            print("the daemon has it, too")
+        handle.stop()
+    """)
+    assert (done.stdout, done.stderr) == ("b''\n", "")
+
+
+def test_a_wake_up_descriptor_that_was_closed_before_is_not_taken_for_the_pid_files(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        import os, signal, sys
+        from daemon_context import DaemonContext
+        ends = os.pipe()
+        for fd in ends:
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(max(ends))
+        for fd in ends:
+            os.close(fd)
+        with DaemonContext(detach_process=False, pidfile="d.pid", working_directory=".",
+                           stdout=sys.stdout, files_preserve=range(100)):
+            print(signal.set_wakeup_fd(-1))
+    """)
+    assert (done.stdout, done.stderr) == ("-1\n", "")

@@ -7,6 +7,7 @@ import sys
 
 from ..descriptors import close_all, close_unseen, open_numbers, preserved, reset_wakeup
 from ..errors import DaemonOSEnvironmentError
+from ..process import has_threads
 from ..step import Step
 
 TYPE_CHECKING = False
@@ -39,7 +40,8 @@ class FlushStreams(Step):
                 _flush(stream, f"sys.{name}")
         seen = open_numbers()
         others = seen - preserved(walk)
-        if _stock_before(walk, "close-descriptors"):
+        # What a thread opens from now on is not among these.
+        if _stock_before(walk, "close-descriptors") and not has_threads():
             walk.others = others
         if walk.options.spawning:
             # The launcher goes on, and would write what preserved files have buffered as well.
@@ -73,7 +75,7 @@ class CloseDescriptors(Step):
         others = open_numbers() if walk.others is None else walk.others
         if others:
             others = others - preserved(walk)  # what the walk has acquired since is among these
-        reset_wakeup(others)
+        reset_wakeup(walk, others)
         walk.closed = close_all(others, walk.owners)
         if not os.access("/proc/self/fd", os.F_OK):
             close_unseen(preserved(walk).union(walk.closed))
