@@ -6,6 +6,7 @@ the script its verbs.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
@@ -188,12 +189,17 @@ class Daemon:
             os._exit(0)
         self._context = context
         if not self._launching:
+            atexit.register(Daemon.delpid, self)  # nobody else removes the status file then
             self._ready()
 
     def delpid(self) -> None:
-        """Leave the pid file, at the end of the daemon."""
-        if self._context is not None:
-            self._context.close()
+        """Leave the pid file and the status file, at the end of the daemon."""
+        context = self._context
+        if context is None or context._walk is None or context._walk.owner != os.getpid():
+            return  # not open, or a child that the daemon forked
+        if self._said is not None:
+            self._said.end()
+        context.close()
 
     # --- in the daemon
 

@@ -1146,3 +1146,25 @@ def test_a_signal_map_that_is_none_is_refused(box: support.Sandbox) -> None:
     )
     assert done.returncode == 6, done
     assert "signal_map=5 can't be used: expected a mapping" in done.stderr
+
+
+def test_start_of_ones_own_around_daemonize_leaves_no_file(box: support.Sandbox) -> None:
+    script = box.script("""
+        import os, sys
+        from daemon_context import Daemon
+        class D(Daemon):
+            def start(self):
+                self.daemonize()
+                if os.fork() == 0:
+                    sys.exit(0)
+                os.wait()
+                self.run()
+            def run(self):
+                self.tell("the child has ended")
+                self.sleep()
+        D("d.pid").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "has ended" in box.run(script, "status").stdout)
+    assert box.run(script, "stop").returncode == 0
+    assert not list(box.path.glob("d.pid*"))
