@@ -12,7 +12,7 @@ import select
 import stat
 import sys
 
-from .process import close_quietly, own_status, signal
+from .process import close_quietly, own_status, restore_wakeup, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,14 +167,6 @@ def reset_wakeup(walk: Walk, others: set[int]) -> None:
     fd = signal.set_wakeup_fd(-1)
     if fd >= 0 and fd not in others | _acquired(walk):
         restore_wakeup(fd)
-
-
-def restore_wakeup(fd: int) -> None:
-    """Unless the program has closed it, and the number is free or a blocking file's by now."""
-    try:
-        signal.set_wakeup_fd(fd)
-    except (OSError, ValueError):
-        pass
 
 
 def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:

@@ -55,6 +55,14 @@ class SignalsHeld:
             signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
+def restore_wakeup(fd: int) -> None:
+    """Unless the program has closed it, and the number is free or a blocking file's by now."""
+    try:
+        signal.set_wakeup_fd(fd)
+    except (OSError, ValueError):
+        pass
+
+
 def duplicate(fd: int) -> int:
     """A copy, close-on-exec, with a number that does not belong to the standard streams."""
     import fcntl

@@ -7,8 +7,8 @@ import os
 import stat
 import sys
 
-from .descriptors import KINDS, is_open, open_numbers, restore_wakeup
-from .process import SIGNALS, signal, signal_name
+from .descriptors import KINDS, is_open, open_numbers
+from .process import SIGNALS, restore_wakeup, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from .process import poll, signal
+from .process import poll, restore_wakeup, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Stop:
             return False
         finally:
             if previous is not None:
-                signal.set_wakeup_fd(previous)
+                restore_wakeup(previous)
             _hand_on(taken, previous)
 
     def every(self, seconds: float) -> Iterator[int]:
