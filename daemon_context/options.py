@@ -54,7 +54,7 @@ class Options:
     @property
     def pidfile_lock(self) -> PidFile | None:
         """The pid file, if it is one of ours; other context managers are entered in the daemon."""
-        return self.pidfile if hasattr(self.pidfile, "handing_over") else None
+        return self.pidfile if getattr(self.pidfile, "in_parts", False) else None
 
     @property
     def streams(self) -> tuple[Target, Target, Target]:

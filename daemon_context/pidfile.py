@@ -25,6 +25,14 @@ class PidFile(LockedFile):
     :param timeout: seconds to wait for a held lock; None or 0: don't wait
     """
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether a start may take the lock in two parts, in the launcher and in the daemon: not
+        where a subclass has an `acquire` or `__enter__` of its own, which would not be called.
+        """
+        kind = type(self)
+        return kind.acquire is PidFile.acquire and kind.__enter__ is PidFile.__enter__
+
     def acquire(self, timeout: float | None = None) -> None:
         """Lock the file for this process, and write its pid. Does nothing if it is done already.
 

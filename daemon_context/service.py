@@ -284,6 +284,8 @@ class Daemon:
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         lock = self._lock()
+        if not lock.in_parts:  # the launcher must hold it when it replaces the status file
+            lock = PidFile(lock.path, lock.timeout)
         self._said = StatusFile(path_of(lock.path))
         self.options = {name: _lasting(value) for name, value in self.options.items()}
         options = dict(self.options)

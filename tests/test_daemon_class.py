@@ -1168,3 +1168,25 @@ def test_start_of_ones_own_around_daemonize_leaves_no_file(box: support.Sandbox)
     support.until(lambda: "has ended" in box.run(script, "status").stdout)
     assert box.run(script, "stop").returncode == 0
     assert not list(box.path.glob("d.pid*"))
+
+
+def test_a_start_that_is_refused_leaves_the_status_alone_whatever_the_pid_file(
+    box: support.Sandbox,
+) -> None:
+    """A context would enter this one in the daemon only, long after the status file."""
+    script = box.script("""
+        from daemon_context import Daemon, PidFile
+        class Own(PidFile):
+            def acquire(self, timeout=None):
+                super().acquire(timeout)
+        class Sleeper(Daemon):
+            def run(self):
+                self.sleep()
+        Sleeper(Own("d.pid")).main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    said = read(str(box.path / "d.pid.status"))
+    assert said
+    assert "runs already" in box.run(script, "start").stdout
+    assert read(str(box.path / "d.pid.status")) == said
+    assert box.run(script, "stop").returncode == 0

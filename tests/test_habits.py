@@ -585,6 +585,34 @@ def test_any_context_manager_is_entered_in_the_daemon_and_exited_by_close(
     log(box, "enter True", "body", "exit (None, None, None)", "after")
 
 
+@pytest.mark.parametrize("method", ["acquire", "__enter__"])
+def test_what_a_subclass_does_to_acquire_its_pid_file_is_done(
+    box: support.Sandbox, method: str
+) -> None:
+    """In the daemon, as python-daemon does it; and what it raises reaches the launcher."""
+    program = box.script(f"""
+        import os
+        import daemon, daemon.pidfile, lockfile
+        class Own(daemon.pidfile.TimeoutPIDLockFile):
+            def {method}(self, *args):
+                with open("log", "a") as log:
+                    print("{method}", os.getpid() == launcher, self.is_locked(), file=log)
+                super().{method}(*args)
+        launcher = os.getpid()
+        try:
+            with daemon.DaemonContext(working_directory=".", pidfile=Own("d.pid")) as context:
+                context.sleep()
+        except lockfile.AlreadyLocked as error:
+            print(error)
+    """)
+    run(box, program)
+    log(box, f"{method} False False")
+    assert "already running with pid" in box.run(program).stdout
+    log(box, f"{method} False False", f"{method} False True")
+    stop(box)
+    assert not (box.path / "d.pid").exists()
+
+
 def test_what_the_classic_scripts_pass_in(box: support.Sandbox) -> None:
     run(
         box,

@@ -34,7 +34,7 @@ class LockPidfile(Step):
     def why_not(self, options: Options) -> str:
         if options.pidfile is None:
             return "no pidfile is given"
-        return "the given pidfile is a foreign context manager, entered in the daemon"
+        return "the given pidfile has a way of its own to be entered: in the daemon"
 
     def check(self, walk: Walk) -> None:
         _lock(walk.options).check(walk.options.uid)
