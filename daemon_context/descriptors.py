@@ -121,6 +121,14 @@ def preserved(walk: Walk) -> set[int]:
     return kept
 
 
+def vacant() -> set[int]:
+    """Numbers of standard streams that were closed at the start of the program, so that a file
+    of its own may have got one.
+    """
+    streams = sys.__stdin__, sys.__stdout__, sys.__stderr__
+    return {fd for fd, stream in enumerate(streams) if stream is None}
+
+
 def _acquired(walk: Walk) -> set[int]:
     lock = walk.options.pidfile_lock
     return walk.descriptors if lock is None else walk.descriptors.union(lock.descriptors)

@@ -323,6 +323,23 @@ def test_a_launcher_may_be_started_with_standard_streams_closed(
     assert standard(pid) == ["/dev/null", log or "/dev/null", log or "/dev/null"]
 
 
+def test_a_file_that_got_the_number_of_a_closed_stream_is_written_out(
+    box: support.Sandbox,
+) -> None:
+    """Nothing but that file is open, which was taken for the standard stream."""
+    program = """
+        from daemon_context import DaemonContext
+        file = open("notes", "w")
+        assert file.fileno() == 1
+        file.write("early")
+        with DaemonContext(detach_process=True):
+            pass
+    """
+    done = box.run(program, prefix=["sh", "-c", 'exec "$@" >&-', "sh"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (box.path / "notes").read_text() == "early"
+
+
 @pytest.mark.parametrize("names", ["stdin", "stdout", "stderr", "stdin stdout stderr"])
 def test_names_in_sys_may_be_none_or_closed(box: support.Sandbox, names: str) -> None:
     for value in ("None", "closed"):

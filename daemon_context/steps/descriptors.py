@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..descriptors import close_all, close_unseen, open_numbers, preserved, reset_wakeup
+from ..descriptors import close_all, close_unseen, open_numbers, preserved, reset_wakeup, vacant
 from ..errors import DaemonOSEnvironmentError
 from ..process import has_threads
 from ..step import Step
@@ -46,7 +46,7 @@ class FlushStreams(Step):
         if walk.options.spawning:
             # The launcher goes on, and would write what preserved files have buffered as well.
             others = seen - {0, 1, 2, *walk.descriptors}
-        if others:
+        if others or vacant():
             _account_for(walk, others)
 
 
