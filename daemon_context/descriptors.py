@@ -129,6 +129,20 @@ def vacant() -> set[int]:
     return {fd for fd, stream in enumerate(streams) if stream is None}
 
 
+def to_stay_open(walk: Walk) -> set[int]:
+    """Regular files and sockets that the program or a log handler goes on with."""
+    kept = {fd for fd in walk.options.files_preserve if _lasts(fd)}
+    return kept | _logging() if walk.options.preserve_logging else kept
+
+
+def _lasts(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
 def _acquired(walk: Walk) -> set[int]:
     lock = walk.options.pidfile_lock
     return walk.descriptors if lock is None else walk.descriptors.union(lock.descriptors)
@@ -153,10 +167,10 @@ def _logging() -> set[int]:
         for name in ("stream", "sock", "socket"):
             try:
                 fd = getattr(handler, name).fileno()
-                mode = os.fstat(fd).st_mode
+                lasts = _lasts(fd)
             except Exception:  # no such attribute, closed, in memory, or a user's proxy
                 continue
-            if stat.S_ISREG(mode) or stat.S_ISSOCK(mode):
+            if lasts:
                 found.add(fd)
     return found
 

@@ -340,6 +340,41 @@ def test_a_file_that_got_the_number_of_a_closed_stream_is_written_out(
     assert (box.path / "notes").read_text() == "early"
 
 
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ("files_preserve=[handler.stream], preserve_logging=False", True),
+        ("", True),
+        ("preserve_logging=False", False),
+        ("stdout=handler.stream", False),
+    ],
+)
+def test_a_preserved_file_that_got_the_number_of_a_closed_stream_is_not_redirected(
+    box: support.Sandbox, options: str, refused: bool
+) -> None:
+    """A log went to /dev/null without a word, although it was to stay open."""
+    program = f"""
+        import logging
+        from daemon_context import DaemonContext, DaemonError
+        handler = logging.FileHandler("log")
+        logging.getLogger().addHandler(handler)
+        assert handler.stream.fileno() == 1
+        try:
+            with DaemonContext(detach_process=True, pidfile="d.pid", {options}):
+                logging.warning("late")
+        except DaemonError as error:
+            logging.warning(error)
+    """
+    done = box.run(program, prefix=["sh", "-c", 'exec "$@" >&-', "sh"])
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    written = (box.path / "log").read_text()
+    if refused:
+        assert "cannot redirect stdout to '/dev/null': a file that is to stay open" in written
+    else:
+        assert written == ("late\n" if "stdout" in options else "")
+
+
 @pytest.mark.parametrize("names", ["stdin", "stdout", "stderr", "stdin stdout stderr"])
 def test_names_in_sys_may_be_none_or_closed(box: support.Sandbox, names: str) -> None:
     for value in ("None", "closed"):

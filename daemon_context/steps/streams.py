@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 
+from ..descriptors import to_stay_open, vacant
+from ..errors import DaemonOSEnvironmentError
 from ..process import duplicate
 from ..step import Step
 
@@ -89,6 +91,8 @@ class RedirectStreams(Step):
     def check(self, walk: Walk) -> None:
         if not walk.detaches:
             import fcntl  # noqa: F401  # for `undo`; as another user, or in a chroot, out of reach
+        for number in vacant():
+            _require_nothing_lost(walk, number)
 
     def apply(self, walk: Walk) -> Any:
         saved: dict[int, int | None] = {}
@@ -117,6 +121,16 @@ class RedirectStreams(Step):
             setattr(sys, name, stream)
             if getattr(stream, "line_buffering", None) != line_buffering:
                 stream.reconfigure(line_buffering=line_buffering)
+
+
+def _require_nothing_lost(walk: Walk, number: int) -> None:
+    target = walk.options.streams[number]
+    if target.kind != "keep" and target.fd != number and number in to_stay_open(walk):
+        raise DaemonOSEnvironmentError(
+            f"cannot redirect {target}: a file that is to stay open has descriptor {number}, as "
+            f"the program was started with {target.option} closed; start it with >/dev/null 2>&1 "
+            "</dev/null instead"
+        )
 
 
 def _bound(name: str) -> tuple[Any, bool | None]:
