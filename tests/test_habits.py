@@ -613,6 +613,24 @@ def test_what_a_subclass_does_to_acquire_its_pid_file_is_done(
     assert not (box.path / "d.pid").exists()
 
 
+def test_a_program_in_the_daemons_place_keeps_the_lock_that_it_inherits(
+    box: support.Sandbox,
+) -> None:
+    program = box.script("""
+        import os
+        import daemon, daemon.pidfile
+        pidfile = daemon.pidfile.PIDLockFile("d.pid")
+        with daemon.DaemonContext(pidfile=pidfile):
+            for fd in pidfile.descriptors:
+                os.set_inheritable(fd, True)
+            os.execvp("sleep", ["sleep", "1000"])
+    """)
+    run(box, program)
+    support.until(lambda: os.readlink(f"/proc/{box.pid()}/exe").endswith(("sleep", "coreutils")))
+    assert f"already running with pid {box.pid()}" in box.run(program).stderr
+    stop(box)
+
+
 def test_what_the_classic_scripts_pass_in(box: support.Sandbox) -> None:
     run(
         box,
