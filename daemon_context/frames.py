@@ -27,6 +27,12 @@ class Frames:
             self.data += chunk
         return bool(chunk)
 
+    def drain(self, fd: int) -> None:
+        """Read what is left of the first frame: a descendant may write behind it for ever."""
+        os.set_blocking(fd, False)
+        while not self.decided and self.read(fd):
+            pass
+
     @property
     def _length(self) -> int:
         return int.from_bytes(self.data[1:HEADER], "big")
@@ -34,6 +40,11 @@ class Frames:
     @property
     def complete(self) -> bool:
         return len(self.data) >= HEADER and len(self.data) >= HEADER + self._length
+
+    @property
+    def decided(self) -> bool:
+        """Whether no further byte can change what the first frame says."""
+        return self.complete or self.hostile
 
     @property
     def hostile(self) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from .errors import DaemonError, StartError
 from .frames import HELLO, READY, Frames, send
 from .process import SIGNALS, Child, ending, poll, signal
@@ -48,8 +46,10 @@ class Launcher:
                 )
             self._listen(left)
             ended = self.leader.ended()
-            if ended:
-                self._drain()
+            if ended:  # the last frame of the session leader may be longer than one read
+                self.frames.drain(self.report.outcome_r)
+                self._meet_daemon()
+                self.frames.drain(self.report.outcome_r)
             kind, payload = self.frames.first() if self.frames.complete else (b"", b"")
             if kind == READY:
                 self.report.words = payload.decode("utf-8", "replace")
@@ -74,13 +74,6 @@ class Launcher:
         if self.report.outcome_r in self._attentive(poll, fds, seconds):
             self.open = self.frames.read(self.report.outcome_r)
             self._meet_daemon()
-
-    def _drain(self) -> None:
-        """The last frame of a session leader that has ended may be longer than one read."""
-        os.set_blocking(self.report.outcome_r, False)
-        while self.frames.read(self.report.outcome_r):
-            pass
-        self._meet_daemon()
 
     def _meet_daemon(self) -> None:
         # Only the first frame may name a pid: it is sent before any code but ours has run.

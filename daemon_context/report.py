@@ -120,7 +120,7 @@ class Report:
                 return self._cancelled(child)
             if self.report_r in events and not frames.read(self.report_r):
                 waiting.discard(self.report_r)
-            if frames.complete or frames.hostile:
+            if frames.decided:
                 return self._relay(child, frames)
             if child.ended():
                 return self._died(child, frames)
@@ -135,9 +135,7 @@ class Report:
 
     def _died(self, child: Child, frames: Frames) -> int:
         # What it said in its last moment comes first: it may have ended after its report.
-        os.set_blocking(self.report_r, False)
-        while frames.read(self.report_r):
-            pass
+        frames.drain(self.report_r)
         if frames.complete:
             return self._relay(child, frames)
         return self._tell(ERROR, _encoded(self._obituary(child)))

@@ -284,3 +284,49 @@ def test_a_daemon_can_not_have_another_process_killed_for_it(box: support.Sandbo
     assert innocent.poll() is None
     assert innocent.communicate("")[0] == ""
     assert innocent.returncode == 0
+
+
+@pytest.mark.parametrize("reader", ["session leader", "launcher"])
+def test_a_flood_from_a_descendant_of_a_dead_daemon_keeps_nobody(
+    box: support.Sandbox, reader: str
+) -> None:
+    """It begins while the reader is stopped, and never lets the pipe run dry."""
+    done = box.run(
+        """
+        import fcntl, os, signal, sys
+        from daemon_context import DaemonContext, StartError
+        from tests.support import alive, until
+
+        def flood(pipe, reader, daemon, leader):
+            os.setsid()
+            until(lambda: not alive(daemon) and (reader == leader or not alive(leader)))
+            os.write(pipe, b"E\\0\\x10\\0\\0" + b"x" * 900_000)
+            for _ in range(2):
+                os.fork()
+            os.kill(reader, signal.SIGCONT)
+            while True:
+                os.write(pipe, b"x" * (1 << 20))
+
+        launcher = os.getpid()
+        try:
+            with DaemonContext(readiness="explicit", detach_process=True) as daemon:
+                report = daemon._walk.report
+                me, leader, by_leader = os.getpid(), os.getppid(), sys.argv[1] == "session leader"
+                pipe = report.report_w if by_leader else report.outcome_w
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+                until(lambda: fcntl.ioctl(pipe, 0x541B, bytes(4)) == bytes(4))  # FIONREAD
+                reader = leader if by_leader else launcher
+                os.kill(reader, signal.SIGSTOP)
+                if os.fork() == 0:
+                    flood(pipe, reader, me, leader)
+                if not by_leader:
+                    os.kill(leader, signal.SIGKILL)
+                os._exit(3)
+        except StartError as error:
+            print(error)
+        """,
+        reader,
+        timeout=20,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
