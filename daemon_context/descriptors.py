@@ -152,8 +152,11 @@ def _activated(launcher: int) -> range:
     """The sockets that a supervisor has handed over (sd_listen_fds(3))."""
     if os.environ.get("LISTEN_PID") not in (str(launcher), str(os.getpid())):
         return range(0)
-    count = os.environ.get("LISTEN_FDS", "")
-    return range(3, 3 + int(count)) if count.isdigit() else range(0)
+    try:
+        count = int(os.environ["LISTEN_FDS"])
+    except (KeyError, ValueError):
+        return range(0)
+    return range(3, min(3 + count, _table_size() or MANY))  # a number, but not to be believed
 
 
 def _logging() -> set[int]:
