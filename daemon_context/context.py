@@ -396,6 +396,10 @@ class DaemonContext:
             from .errors import DaemonError
 
             raise DaemonError("ready() was called on a context that is not open; call open() first")
+        if walk.owner not in (0, os.getpid()):
+            from .errors import DaemonError
+
+            raise DaemonError("ready() was called in a child of the daemon, which alone may say it")
         if self._is_ready:
             from warnings import warn
 

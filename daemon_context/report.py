@@ -46,6 +46,7 @@ class Report:
         self.outcome_r, self.outcome_w = _pipe(walk)
         self.report_r, self.report_w = _pipe(walk)
         self.progress_r, self.progress_w = _pipe(walk)
+        self.found = {fd: os.fstat(fd) for fd in self.fds}
 
     @property
     def fds(self) -> set[int]:
@@ -66,9 +67,14 @@ class Report:
 
     def ready(self, status: str = "") -> bool:
         """Say that the daemon works; False: nobody listens any more, the start was cancelled."""
+        if not self._is_ours(self.report_w):
+            raise StartError(
+                "ready() can't reach the launcher: the program has closed the descriptor for it, "
+                "as os.closerange() does; close only what the program has opened"
+            )
         if not send(self.report_w, READY, status.encode("utf-8", "replace")[:WORDS_LARGEST]):
             return False
-        self.walk.close(*self.fds)
+        self.walk.close(*filter(self._is_ours, self.fds))
         self.walk.report = None
         return True
 
@@ -77,12 +83,20 @@ class Report:
         try:
             for note in walk.roll_back():
                 error.add_note(note)
-            send(self.report_w, ERROR, _encoded(error))
+            if self._is_ours(self.report_w):
+                send(self.report_w, ERROR, _encoded(error))
             flush_standard_streams()
             if walk.owner and walk.options.readiness == "explicit":
                 _write_out_body(walk)
         finally:
             os._exit(status)
+
+    def _is_ours(self, fd: int) -> bool:
+        """Where the body has closed it, its number may be another file's by now."""
+        try:
+            return os.path.samestat(os.fstat(fd), self.found[fd])
+        except OSError:
+            return False
 
     # --- in the session leader
 

@@ -527,6 +527,56 @@ def test_the_launcher_waits_for_ready(box: support.Sandbox) -> None:
     assert support.alive(daemon)
 
 
+def test_a_child_of_the_daemon_can_not_say_that_it_is_ready(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os
+        from pathlib import Path
+        from daemon_context import DaemonContext, DaemonError
+        with DaemonContext(readiness="explicit", detach_process=True,
+                           working_directory=".") as daemon:
+            if os.fork() == 0:
+                try:
+                    daemon.ready("from the child")
+                except DaemonError as error:
+                    Path("child").write_text(str(error))
+                os._exit(0)
+            os.wait()
+            raise RuntimeError("the daemon never was")
+    """)
+    assert done.returncode == 1
+    assert "RuntimeError: the daemon never was" in done.stderr
+    assert "in a child of the daemon" in box.text("child")
+
+
+@pytest.mark.parametrize("how", ["ready", "raise"])
+def test_a_report_is_not_written_to_a_file_that_got_the_number_of_its_pipe(
+    box: support.Sandbox, how: str
+) -> None:
+    done = box.run("""
+        import os, sys
+        from pathlib import Path
+        from daemon_context import DaemonContext
+        with DaemonContext(readiness="explicit", detach_process=True,
+                           working_directory=".") as daemon:
+            os.closerange(3, 100)
+            files = [open(f"file-{n}", "wb", 0) for n in range(20)]
+            try:
+                if sys.argv[1] == "ready":
+                    daemon.ready("up")
+                raise RuntimeError("out of luck")
+            except Exception as error:
+                Path("error").write_text(str(error))
+                for file in files:
+                    file.close()  # fails where its number is no longer its own
+                raise
+    """, how)  # fmt: skip
+    assert done.returncode == 1
+    assert "exited with status 1 before it was ready" in done.stderr
+    told = {"ready": "the program has closed the descriptor", "raise": "out of luck"}[how]
+    assert told in box.text("error")
+    assert [path.stat().st_size for path in box.path.glob("file-*")] == [0] * 20
+
+
 # --- a launcher that is interrupted
 
 WAITING = """
