@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from _thread import RLock
 from time import monotonic
 
 from .fitness import failed, require_fit, require_fit_place, require_sense
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 MODE = 0o644  # FHS: readable by all
 
 _held: set[LockedFile] = set()
+# Around each look at `_held` and what is opened and closed after it: closing any descriptor of a
+# file drops the lock as its owner that another thread has got in between.
+at_work = RLock()
 
 
 class LockedFile:
@@ -70,33 +74,35 @@ class LockedFile:
 
         :raises PidFileError: it can't be told (``lockfile.LockFailed``)
         """
-        if self._held_here() is not None:
-            return Holder("running", os.getpid())
-        try:
-            fd = open_for_reading(self.path)
-        except OSError as error:
-            raise failed(self.path, error, "read") from error
-        if fd is None:
-            return Holder("free")
-        try:
-            return holder_of(fd)
-        finally:
-            os.close(fd)
+        with at_work:
+            if self._held_here() is not None:
+                return Holder("running", os.getpid())
+            try:
+                fd = open_for_reading(self.path)
+            except OSError as error:
+                raise failed(self.path, error, "read") from error
+            if fd is None:
+                return Holder("free")
+            try:
+                return holder_of(fd)
+            finally:
+                os.close(fd)
 
     def made_session(self, pid: int) -> bool:
         """Whether the owner has that pid, and a start made its session and process group."""
-        if self._held_here() is not None:
-            return False
-        try:
-            fd = open_for_reading(self.path)
-        except OSError as error:
-            raise failed(self.path, error, "read") from error
-        if fd is None:
-            return False
-        try:
-            return has_session(fd, pid)
-        finally:
-            os.close(fd)
+        with at_work:
+            if self._held_here() is not None:
+                return False
+            try:
+                fd = open_for_reading(self.path)
+            except OSError as error:
+                raise failed(self.path, error, "read") from error
+            if fd is None:
+                return False
+            try:
+                return has_session(fd, pid)
+            finally:
+                os.close(fd)
 
     def _held_here(self) -> LockedFile | None:
         """The object, this one or another, through which this process holds the file.
@@ -225,12 +231,13 @@ class LockedFile:
 
     def forget(self) -> None:
         """Close this process's copies; whoever else has the lock keeps it."""
-        _held.discard(self)
-        fds, self._fd, self._directory = self.descriptors, -1, -1
-        self._identities.clear()
-        self._owner_locked = False
-        for fd in fds:
-            close_quietly(fd)
+        with at_work:
+            _held.discard(self)
+            fds, self._fd, self._directory = self.descriptors, -1, -1
+            self._identities.clear()
+            self._owner_locked = False
+            for fd in fds:
+                close_quietly(fd)
 
     def abandon(self) -> None:
         """Remove the file, or empty it where that is not permitted, and unlock it."""
@@ -260,7 +267,7 @@ class LockedFile:
         wait = timeout if timeout and timeout > 0 else 0
         deadline = monotonic() + wait
         while True:
-            with SignalsHeld():
+            with SignalsHeld(), at_work:
                 holder = self._try(daemon_uid, keep_directory)
             if holder is None:
                 return
@@ -281,7 +288,7 @@ class LockedFile:
                 return Holder("free")  # unlinked between open and lock: the next one is another
             self._identities[fd] = _identity(found)
             self._fd, self._process = fd, os.getpid()
-            _hold(self)
+            _held.add(self)
             if keep_directory:
                 self._keep_directory()
             self._clear(found)
@@ -384,19 +391,13 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _hold(lock: LockedFile) -> None:
-    global _registered
-    _held.add(lock)
-    if not _registered:
-        _registered = True
-        os.register_at_fork(after_in_child=_drop_copies)
-
-
-_registered = False
-
-
 def _drop_copies() -> None:
     """A child that the daemon forks must not keep the lock alive after it."""
+    global at_work
+    at_work = RLock()  # of the parent's threads, one may have been at it
     for lock in tuple(_held):
         if not lock.handing_over:
             lock.forget()
+
+
+os.register_at_fork(after_in_child=_drop_copies)

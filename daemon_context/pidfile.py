@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from . import lockedfile
 from .fitness import failed
 from .lockedfile import LockedFile
 from .locks import Holder, open_for_reading, pid_in
@@ -77,19 +78,20 @@ class PidFile(LockedFile):
 
     def read_pid(self) -> int | None:
         """The pid in the file: a hint, nothing more. None: no file, or no pid in it."""
-        here = self._held_here()
-        if here is not None:
-            return pid_in(here._fd)
-        try:
-            fd = open_for_reading(self.path)
-        except OSError:  # as lockfile has it
-            return None
-        if fd is None:
-            return None
-        try:
-            return pid_in(fd)
-        finally:
-            os.close(fd)
+        with lockedfile.at_work:
+            here = self._held_here()
+            if here is not None:
+                return pid_in(here._fd)
+            try:
+                fd = open_for_reading(self.path)
+            except OSError:  # as lockfile has it
+                return None
+            if fd is None:
+                return None
+            try:
+                return pid_in(fd)
+            finally:
+                os.close(fd)
 
     def break_lock(self) -> None:
         """Remove a stale file. There is never a need: a start does it by itself.

@@ -898,6 +898,39 @@ def test_the_orphan_of_a_native_fork_is_named(box: support.Sandbox) -> None:
 @pytest.mark.root
 def test_a_daemon_that_ends_unlocks_it_for_its_native_children_too(
     starter: Starter, public: Path
+def test_threads_that_want_it_at_once_leave_the_winner_its_lock(box: support.Sandbox) -> None:
+    """Each opens and closes the file; the winner is known to other processes by a record lock."""
+    done = box.run("""
+        import os, sys, threading
+        from pathlib import Path
+        from daemon_context import AlreadyRunning, PidFile
+        sys.setswitchinterval(1e-6)
+
+        def acquire(lock):
+            begin.wait()
+            try:
+                lock.acquire()
+            except AlreadyRunning:
+                PidFile(lock.path).is_locked()
+                lock.read_pid()
+
+        for _ in range(30):
+            locks = [PidFile("d.pid") for _ in range(3)]
+            begin = threading.Barrier(len(locks))
+            threads = [threading.Thread(target=acquire, args=(lock,)) for lock in locks]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            (winner,) = (lock for lock in locks if lock.i_am_locking())
+            mine = f" POSIX  ADVISORY  WRITE {os.getpid()} "
+            print(mine in Path("/proc/locks").read_text())
+            winner.release()
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["True"] * 30
+
+
 ) -> None:
     """Also where the file stays, because it can only be emptied."""
     path = public / "d.pid"
