@@ -17,16 +17,14 @@ if TYPE_CHECKING:
     from .errors import DaemonError
 
 
-def require_sense(path: str, timeout: object) -> None:
+def require_sense(timeout: object) -> None:
     """What is wrong whatever is there.
 
-    :raises OptionError: the path or the timeout can't be one
+    :raises OptionError: the timeout can't be one
     """
     from .errors import refuse
 
     require_support()
-    if "\0" in path:
-        raise refuse("pidfile", path, "the path of a file")
     if not isinstance(timeout, (int, float, type(None))):
         expected = "None or a number of seconds to wait for the pid file's lock"
         raise refuse("timeout", timeout, expected)

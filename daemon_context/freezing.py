@@ -129,8 +129,15 @@ def _umask(value: object) -> int:
 def _path(option: str, value: object, *, optional: bool = False) -> str | None:
     if value is None and optional:
         return None
-    path = _text(option, value)
-    return _absolute(option, path)
+    return absolute_path(option, value)
+
+
+def absolute_path(option: str, value: object) -> str:
+    """The path that the option gives.
+
+    :raises OptionError: it can't be one
+    """
+    return _absolute(option, _text(option, value))
 
 
 def _absolute(option: str, path: str) -> str:
@@ -180,7 +187,7 @@ def _pidfile(value: Any) -> Any:
     if isinstance(value, (str, bytes, os.PathLike)):
         from .pidfile import PidFile
 
-        return PidFile(_path("pidfile", value) or "")
+        return PidFile(value)
     enters = hasattr(value, "__enter__") and hasattr(value, "__exit__")
     if value is None or (enters and not isinstance(value, type)):
         return value

@@ -11,6 +11,7 @@ from _thread import RLock
 from time import monotonic
 
 from .fitness import failed, require_fit, require_fit_place, require_sense
+from .freezing import absolute_path
 from .locks import (
     OPEN_FLAGS,
     OWNER,
@@ -43,10 +44,11 @@ class LockedFile:
 
     :param path: where; made absolute at once
     :param timeout: seconds to wait for a held lock; None or 0: don't wait
+    :raises OptionError: it is no path
     """
 
     def __init__(self, path: Any, timeout: float | None = None) -> None:
-        self.path = os.path.abspath(os.fsdecode(path))
+        self.path: str = absolute_path("pidfile", path)
         self.timeout = timeout
         self.handing_over = False
         self._fd = -1
@@ -144,7 +146,7 @@ class LockedFile:
         :raises PidFileError: says what is there instead
         :raises OptionError: the timeout can't be used
         """
-        require_sense(self.path, self.timeout)
+        require_sense(self.timeout)
         require_fit_place(self.path, daemon_uid)
 
     def begin(
@@ -158,7 +160,7 @@ class LockedFile:
             self._begin_again(keep_directory)
             return
         self.forget()  # a copy that a native fork made
-        require_sense(self.path, self.timeout)
+        require_sense(self.timeout)
         try:
             self._lock(daemon_uid, self.timeout if timeout is None else timeout, keep_directory)
         except BaseException:

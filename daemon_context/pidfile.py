@@ -24,6 +24,7 @@ class PidFile(LockedFile):
 
     :param path: where; made absolute at once
     :param timeout: seconds to wait for a held lock; None or 0: don't wait
+    :raises OptionError: it is no path
     """
 
     @property

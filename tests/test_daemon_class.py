@@ -167,6 +167,25 @@ def test_not_configured(box: support.Sandbox) -> None:
     assert "umask='rw'" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["start", "stop", "restart", "reload", "status", "run"])
+def test_a_pid_file_that_is_no_path_is_not_configured(box: support.Sandbox, verb: str) -> None:
+    done = box.run(
+        r"""
+        import sys
+        from daemon_context import Daemon
+        for pidfile in (None, 5, "m\0.pid", "\ud800", ""):
+            try:
+                Daemon(pidfile).main()
+            except SystemExit as ended:
+                assert ended.code == 6, ended
+        """,
+        verb,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert len(done.stderr.splitlines()) == 5
+    assert done.stderr.count("can't be used: expected a path") == 5
+
+
 @pytest.mark.root
 def test_no_permission(box: support.Sandbox, heartbeat: Path) -> None:
     box.path.chmod(0o755)

@@ -101,9 +101,12 @@ def test_a_timeout_that_is_no_number_is_refused(tmp_path: Path, number: Any) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_path_that_can_not_be_one_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"pidfile='/a.x00b' can't be used: expected the path"):
-        PidFile("/a\0b").acquire()
+@pytest.mark.parametrize("path", ["/a\0b", "\ud800", "", None, 5, b"\0"])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_path_that_can_not_be_one_is_refused(kind: type[PidFile], path: Any) -> None:
+    with pytest.raises(OptionError) as caught:
+        kind(path)
+    assert f"pidfile={path!r} can't be used: expected a path" in str(caught.value)
 
 
 def test_release_without_the_lock(box: support.Sandbox) -> None:
@@ -895,9 +898,6 @@ def test_the_orphan_of_a_native_fork_is_named(box: support.Sandbox) -> None:
         assert lock.owner() == os.getpid()
 
 
-@pytest.mark.root
-def test_a_daemon_that_ends_unlocks_it_for_its_native_children_too(
-    starter: Starter, public: Path
 def test_threads_that_want_it_at_once_leave_the_winner_its_lock(box: support.Sandbox) -> None:
     """Each opens and closes the file; the winner is known to other processes by a record lock."""
     done = box.run("""
@@ -931,6 +931,9 @@ def test_threads_that_want_it_at_once_leave_the_winner_its_lock(box: support.San
     assert done.stdout.split() == ["True"] * 30
 
 
+@pytest.mark.root
+def test_a_daemon_that_ends_unlocks_it_for_its_native_children_too(
+    starter: Starter, public: Path
 ) -> None:
     """Also where the file stays, because it can only be emptied."""
     path = public / "d.pid"
