@@ -102,8 +102,8 @@ class Target:
     def _prove(cls, pidfile: PidFile, pid: int, waiting: Waiting | None) -> Target | None:
         try:
             pidfd = open_pidfd(pid)
-        except ProcessLookupError:
-            return None
+        except ProcessLookupError:  # ended meanwhile; who has the lock now?
+            return cls.find(pidfile, waiting)
         if pidfd is None:
             raise DaemonError("this system has no pidfds, which signalling safely needs")
         try:

@@ -57,8 +57,8 @@ class Status:
 
 def status_of(pidfile: PidFile) -> Status:
     """The state of the pid file's daemon. Changes nothing."""
+    holder = pidfile.holder()  # first: before there is an owner, a start has replaced the file
     said = statusfile.read(statusfile.path_of(pidfile.path))
-    holder = pidfile.holder()
     if holder.state == "free":
         return _status_unlocked(pidfile, said)
     if holder.state == "starting":

@@ -13,10 +13,13 @@ import lockfile
 import pytest
 
 from daemon_context import AlreadyRunning, DaemonError, PidFile
+from daemon_context.control import stop
 from daemon_context.errors import DaemonOSEnvironmentError, OptionError
 from daemon_context.lockerrors import LockTimeout, NotLocked, NotMyLock, PidFileError
-from daemon_context.locks import wait_a_while
+from daemon_context.locks import Holder, wait_a_while
 from daemon_context.pidfile import PIDLockFile, TimeoutPIDLockFile
+from daemon_context.status import status_of
+from daemon_context.statusfile import path_of
 
 from . import support
 from .pidfiles import HOLDER, NOBODY, READER, Starter, held, kernel_owner
@@ -896,6 +899,40 @@ def test_the_orphan_of_a_native_fork_is_named(box: support.Sandbox) -> None:
     end(child, signal.SIGKILL)
     with PidFile(path) as lock:
         assert lock.owner() == os.getpid()
+
+
+def test_a_stop_during_which_the_daemon_ends_names_its_orphan(box: support.Sandbox) -> None:
+    class Late(PidFile):
+        """Whose first answer is out of date at once."""
+
+        def holder(self) -> Holder:
+            found = super().holder()
+            if found.pid == pid:
+                os.kill(pid, signal.SIGKILL)
+                support.until(lambda: not support.state(pid))
+            return found
+
+    done = box.run(FORKING, "native", "stays", box.path / "child")
+    assert (done.returncode, done.stderr) == (0, "")
+    pid = box.pid()
+    with pytest.raises(DaemonError, match=r"the daemon is dead, but its child"):
+        stop(Late(box.path / "d.pid"))
+    end(int(box.text("child")), signal.SIGKILL)
+
+
+def test_of_a_daemon_that_is_started_meanwhile_nothing_older_is_told(box: support.Sandbox) -> None:
+    class Late(PidFile):
+        """In whose first answer there is a new daemon."""
+
+        def holder(self) -> Holder:
+            Path(path_of(self.path)).write_text("")
+            return super().holder()
+
+    path = box.path / "d.pid"
+    Path(path_of(str(path))).write_text('{"ready": true, "text": "what a dead one has said"}')
+    with PidFile(path):
+        status = status_of(Late(path))
+    assert (status.state, status.text) == ("starting", None)
 
 
 def test_threads_that_want_it_at_once_leave_the_winner_its_lock(box: support.Sandbox) -> None:
