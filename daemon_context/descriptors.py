@@ -144,8 +144,9 @@ def _lasts(fd: int) -> bool:
 
 
 def _acquired(walk: Walk) -> set[int]:
-    lock = walk.options.pidfile_lock
-    return walk.descriptors if lock is None else walk.descriptors.union(lock.descriptors)
+    """What the walk has acquired, and the pid files that this process has locked beside."""
+    module = sys.modules.get(f"{__package__}.lockedfile")
+    return walk.descriptors.union(*(lock.descriptors for lock in getattr(module, "_held", ())))
 
 
 def _activated(launcher: int) -> range:

@@ -805,3 +805,22 @@ def test_a_wake_up_descriptor_that_was_closed_before_is_not_taken_for_the_pid_fi
             print(signal.set_wakeup_fd(-1))
     """)
     assert (done.stdout, done.stderr) == ("-1\n", "")
+
+
+@pytest.mark.parametrize("pidfile", [None, "d.pid"])
+def test_in_the_foreground_another_pid_file_of_the_program_stays_locked(
+    box: support.Sandbox, pidfile: str | None
+) -> None:
+    done = box.run("""
+        import subprocess, sys
+        from daemon_context import DaemonContext, PidFile
+        path = sys.argv[1] or None
+        ask = "import daemon_context as d; print(d.PidFile('other.pid').owner() is not None)"
+        with PidFile("other.pid") as lock:
+            with DaemonContext(detach_process=False, pidfile=path, working_directory=".",
+                               stdout=sys.stdout, stderr=sys.stderr):
+                print(lock.i_am_locking(), flush=True)
+                subprocess.run([sys.executable, "-c", ask], check=True)
+    """, pidfile or "")  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\nTrue\n", "")
+    assert sorted(path.name for path in box.path.iterdir()) == ["program.py"]
