@@ -29,10 +29,11 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 class LastWords:
     """A connection to syslog, for the one message that nobody else would get."""
 
+    told: BaseException | None = None  # by whichever: each context that was opened watches
+
     def __init__(self, walk: Walk, fd: int) -> None:
         self.walk = walk
         self.fd = self._acquire(fd)
-        self.told: BaseException | None = None
         self.ident = os.path.basename("".join(sys.argv[:1])) or "python"
 
     @classmethod
@@ -54,9 +55,9 @@ class LastWords:
 
     def tell(self, error: BaseException) -> None:
         """Send the error with its traceback, one record a line; once."""
-        if error is self.told or not _worth_telling(error):
+        if error is LastWords.told or not _worth_telling(error):
             return
-        self.told = error
+        LastWords.told = error
         from .failures import full_traceback
 
         deadline = time.monotonic() + PATIENCE

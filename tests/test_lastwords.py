@@ -275,6 +275,25 @@ def test_an_exception_after_the_body_harms_no_file(devices: support.Sandbox, log
     assert is_traceback(texts, "RuntimeError: too late"), texts
 
 
+def test_an_exception_after_many_bodies_arrives_once(devices: support.Sandbox, log: Log) -> None:
+    pid = start(
+        devices,
+        """
+        with context:
+            say_pid()
+            for _ in range(3):
+                with DaemonContext(detach_process=False):
+                    pass
+        again = DaemonContext(detach_process=False)
+        for _ in range(3):
+            with again:
+                pass
+        raise RuntimeError("too late")
+    """,
+    )
+    assert is_traceback(told(devices, log, pid), "RuntimeError: too late")
+
+
 def test_a_file_that_got_the_number_of_the_connection_is_spared(
     devices: support.Sandbox, log: Log
 ) -> None:
