@@ -100,8 +100,8 @@ class Launcher:
             send(self.report.control_w, CANCEL)
             if not self._leader_ends(GRACE + LAST_WORDS):
                 self.leader.kill()
-        if self.daemon is not None and self.daemon.fds:
-            self.daemon.kill()
+        if self.daemon is not None and self.daemon.fds and not self.daemon.ended():
+            self.report.permitted(self.daemon.kill)
         self.leader.kill_group()
         self.leader.wait_or_kill(0)
 

@@ -18,7 +18,7 @@ else:
 SIGNALS = signal.valid_signals()
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 LONGEST_POLL = 1_000_000  # seconds; poll(2) takes a C int of milliseconds
-CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 6, 7, 18
+CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 5, 6, 7, 18
 
 
 def block_signals() -> Any:

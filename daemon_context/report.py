@@ -23,11 +23,12 @@ import sys
 from .errors import StartError
 from .frames import ERROR, HELLO, READY, Frames, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
-from .process import SIGNALS, Child, ending, poll, signal
+from .process import CAP_KILL, SIGNALS, Child, ending, has_capability, poll, signal
 from .sequence import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from .sequence import Walk
@@ -144,7 +145,7 @@ class Report:
         if kind == READY:
             return 0 if send(self.outcome_w, READY, payload) else self._abandoned(child)
         # A hostile daemon may go on writing for ever; ours has said all, and ends by itself.
-        child.wait_or_kill(0 if frames.hostile else LAST_WORDS)
+        self.permitted(child.wait_or_kill, 0 if frames.hostile else LAST_WORDS)
         return self._tell(kind, payload)
 
     def _died(self, child: Child, frames: Frames) -> int:
@@ -181,11 +182,11 @@ class Report:
 
     def _cancelled(self, child: Child) -> int:
         asked = os.read(self.control_r, 1)
-        child.end(GRACE)
+        self.permitted(child.end, GRACE)
         return self._clean_up(bool(asked))
 
     def _abandoned(self, child: Child) -> int:
-        child.end(GRACE)
+        self.permitted(child.end, GRACE)
         return self._clean_up(False)
 
     def _clean_up(self, launcher_lives: bool) -> int:
@@ -194,8 +195,25 @@ class Report:
         """
         if not launcher_lives:
             self.walk.roll_back("launcher")
-        os.killpg(0, signal.SIGKILL)  # our own session's group: this process is one of it
+        # Our own session's group: this process is one of it.
+        self.permitted(os.killpg, 0, signal.SIGKILL)
         return 1
+
+    # --- in both who may have to end the daemon
+
+    def permitted(self, signals: Callable[..., Any], *args: Any) -> None:
+        """Call what signals the daemon: without CAP_KILL only its own user may, beside that of
+        before, so be both.
+        """
+        borrows = self.walk.options.owner_changes and not has_capability(CAP_KILL)
+        user = os.geteuid()
+        if borrows:
+            os.setresuid(-1, self.walk.options.uid, -1)
+        try:
+            signals(*args)
+        finally:
+            if borrows:
+                os.setresuid(-1, user, -1)
 
     # --- in the launcher
 

@@ -275,3 +275,60 @@ def test_spawn_imports_nothing_from_the_new_root(open_box: support.Sandbox) -> N
     open_box.settled()
     assert open_box.text("out") == "never written out but by us"
     assert (open_box.path / "log").read_text() == ""
+
+
+@pytest.mark.parametrize("how", ["time is over", "session leader is killed"])
+def test_without_cap_kill_a_start_can_be_cancelled_after_the_owner_has_changed(
+    open_box: support.Sandbox, how: str
+) -> None:
+    keep = "-all,+setuid,+setgid"
+    done = open_box.run(
+        """
+        import os, signal, sys, time
+        from daemon_context import DaemonContext, StartError
+        from tests.support import preload
+        preload()
+        launcher = os.getpid()
+        try:
+            with DaemonContext(pidfile="d.pid", detach_process=True, readiness="explicit",
+                               uid=65534, gid=65534, start_timeout=2):
+                if os.fork() == 0:
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                time.sleep(1000)
+        except StartError as error:
+            assert os.getpid() == launcher
+            print(error)
+            print(os.getresuid())
+        """
+        if how == "time is over"
+        else """
+        import os, signal, sys, threading, time
+        from pathlib import Path
+        from daemon_context import DaemonContext, StartError
+        from tests.support import preload, until
+        preload()
+
+        def kill_leader():
+            until(lambda: Path("ready").exists())
+            leader = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+            os.kill(int(leader), signal.SIGKILL)
+
+        threading.Thread(target=kill_leader).start()
+        try:
+            with DaemonContext(pidfile="d.pid", detach_process=True, readiness="explicit",
+                               uid=65534, gid=65534, threads="ignore") as daemon:
+                os.close(os.open(sys.argv[1], os.O_CREAT))
+                time.sleep(1000)
+        except StartError as error:
+            print(error)
+            print(os.getresuid())
+        """,
+        open_box.path / "ready",
+        prefix=["setpriv", f"--bounding-set={keep}", f"--inh-caps={keep}"],
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said, users = done.stdout.splitlines()
+    assert "its start was cancelled" in said
+    assert users == "(0, 0, 0)"
+    open_box.settled()
+    assert not (open_box.path / "d.pid").exists()
