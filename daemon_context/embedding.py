@@ -197,9 +197,7 @@ def run_to_exit(run: Callable[[], Any]) -> NoReturn:
         status = run() or 0
         _finish_threads()
     except SystemExit as ended:
-        status = _status(ended)
-        if not isinstance(ended.code, (int, type(None))):
-            print(ended.code, file=sys.stderr)
+        status = exit_status(ended)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
@@ -215,10 +213,11 @@ def _write_out() -> None:
     write_out(open_numbers() - {0, 1, 2})
 
 
-def _status(ended: SystemExit) -> int:
-    """As the interpreter makes the exit status of it."""
+def exit_status(ended: SystemExit) -> int:
+    """As the interpreter makes the exit status of it, and shows what is no number."""
     if ended.code is None or isinstance(ended.code, int):
         return (ended.code or 0) & 0xFF
+    print(ended.code, file=sys.stderr)
     return 1
 
 

@@ -13,7 +13,7 @@ import sys
 from . import control
 from .context import DaemonContext, Terminated, default_signal_map
 from .descriptors import is_open
-from .embedding import SCHEDULE, run_to_exit
+from .embedding import SCHEDULE, exit_status, run_to_exit
 from .errors import DaemonError, refuse
 from .pidfile import PidFile
 from .process import signal
@@ -222,7 +222,7 @@ class Daemon:
             return _status(self.run())
         except SystemExit as ended:
             error = ended
-            return _status(ended.code)
+            return exit_status(ended)
         except BaseException as raised:
             error = raised
             raise
@@ -349,7 +349,7 @@ def _kept_streams(streams: dict[str, Any]) -> dict[str, Any]:
 
 
 def _status(outcome: Any) -> int:
-    """The exit status that an outcome means: of `run`, or the code of a SystemExit."""
+    """The exit status that the outcome of `run` means."""
     if outcome is None or isinstance(outcome, bool):
         return 0
     if isinstance(outcome, int):

@@ -343,6 +343,8 @@ def test_outcome_of_run_is_the_exit_status(box: support.Sandbox) -> None:
         ("return None", 0),
         ("raise OSError(5)", 1),
         ("raise SystemExit(4)", 4),
+        ("raise SystemExit(OSError('enough'))", 1),
+        ("raise SystemExit(True)", 1),
     ]:
         done = box.run(f"""
             import ctypes, os, sys
@@ -356,6 +358,23 @@ def test_outcome_of_run_is_the_exit_status(box: support.Sandbox) -> None:
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         """)
         assert done.stdout.strip() == str(status), (outcome, done)
+
+
+@pytest.mark.parametrize("verb", ["run", "start"])
+def test_an_exit_with_an_error_as_its_message_is_shown_and_is_a_failure(
+    box: support.Sandbox, verb: str
+) -> None:
+    done = box.run("""
+        import sys
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                sys.exit(OSError("no work"))
+        D("d.pid", stderr="d.log").main()
+    """, verb)  # fmt: skip
+    assert (done.returncode, done.stderr) == (int(verb == "run"), "")
+    assert box.text("d.log") == "no work\n"
+    box.settled()
 
 
 RECIPE = """
