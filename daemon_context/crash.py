@@ -5,6 +5,7 @@ Closed, or under another file, the number would get the dump into somebody's dat
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
@@ -59,8 +60,12 @@ def _written(number: int, candidates: list[int]) -> list[int]:
             os.lseek(region, index * REGION, os.SEEK_SET)
             os.dup2(region, fd)
             os.close(region)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-        os.kill(os.getpid(), number)
+        signal.set_wakeup_fd(-1)
+        # Not in the main thread: there the program's handler would run, if faulthandler calls it.
+        over = _thread.allocate_lock()
+        over.acquire()
+        _thread.start_new_thread(_hit, (number,))
+        over.acquire()
 
     probe = os.memfd_create("faulthandler")
     try:
@@ -71,6 +76,14 @@ def _written(number: int, candidates: list[int]) -> list[int]:
         return []
     finally:
         os.close(probe)
+
+
+def _hit(number: int) -> None:
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        signal.pthread_kill(_thread.get_ident(), number)
+    finally:
+        os._exit(0)
 
 
 def _silence() -> None:

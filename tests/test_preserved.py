@@ -111,3 +111,30 @@ def test_crash_dumps_are_kept_where_core_dumps_are_forbidden_for_good(box: suppo
     assert done.stderr == ""
     assert (box.path / "data").read_text() == ""
     assert "Segmentation fault" in (box.path / "crashes").read_text()
+
+
+def test_the_programs_own_handler_behind_faulthandlers_is_not_run_to_find_the_file(
+    box: support.Sandbox,
+) -> None:
+    """Nor does its wake-up descriptor, which has a lower number, pass for the file."""
+    done = box.run("""
+        import faulthandler, os, signal, sys
+        from daemon_context import DaemonContext
+        def handle(number, frame):
+            print("handled in", os.getpid(), flush=True)
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        signal.signal(signal.SIGUSR1, handle)
+        dumps = open("dumps", "w")
+        faulthandler.register(signal.SIGUSR1, file=dumps, chain=True)
+        assert writer < dumps.fileno()
+        with DaemonContext(detach_process=False, stdout=sys.stdout, stderr=sys.stderr):
+            print("opened in", os.getpid(), flush=True)
+            signal.raise_signal(signal.SIGUSR1)
+    """)
+    said = done.stdout.splitlines()
+    assert (len(said), done.stderr) == (2, ""), done
+    assert said[0].startswith("opened in")
+    assert said[1] == said[0].replace("opened", "handled")
+    assert "most recent call first" in (box.path / "dumps").read_text()
