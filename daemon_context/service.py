@@ -218,6 +218,7 @@ class Daemon:
             if context.stop_requested:  # in a sleep(): run() may have a loop of its own
                 raise Terminated(signal.SIGTERM)
             self._looping = False
+            self._reload_if_due()  # the same
             self._ready()
             return _status(self.run())
         except SystemExit as ended:

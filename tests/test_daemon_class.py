@@ -1132,6 +1132,25 @@ def test_a_sleep_in_setup_says_nothing_about_the_loop_of_run(box: support.Sandbo
     assert not list(box.path.glob("d.pid*"))  # and it was not killed
 
 
+def test_a_reload_after_a_sleep_of_setup_is_not_left_for_a_loop_that_never_sleeps(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        import os, signal
+        from daemon_context import Daemon
+        class D(Daemon):
+            def setup(self):
+                self.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGHUP)
+            def run(self):
+                print("runs", flush=True)
+            def on_reload(self):
+                print("reloaded", flush=True)
+        D("d.pid").main()
+    """, "run")  # fmt: skip
+    assert (done.stdout, done.stderr) == ("reloaded\nruns\n", "")
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
