@@ -71,7 +71,10 @@ class StatusFile:
             os.fchown(self.fd, options.uid, options.gid)
 
     def tell(self, **values: Any) -> None:
-        """Replace what the file says, if there is one. In the daemon."""
+        """Replace what the file says, if there is one. In the daemon.
+
+        :raises OSError: it can't be told that the daemon is ready; what comes later may be lost
+        """
         self.values.update(values, told=time())
         self.due = True
         # Who comes in the middle of it, a signal handler or a thread, leaves the writing to who is
@@ -80,6 +83,9 @@ class StatusFile:
             try:
                 self.due = False
                 self._write()
+            except OSError:  # as the disk is full
+                if "ready" in values:
+                    raise
             finally:
                 self.at_work.release()
 

@@ -1151,6 +1151,46 @@ def test_a_reload_after_a_sleep_of_setup_is_not_left_for_a_loop_that_never_sleep
     assert (done.stdout, done.stderr) == ("reloaded\nruns\n", "")
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("what", ["tell", "reload"])
+def test_a_daemon_goes_on_where_its_status_file_has_no_room(
+    box: support.Sandbox, what: str
+) -> None:
+    place = box.path / "full"
+    place.mkdir()
+    done = box.run("""
+        import os, signal, sys
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                with open("full/rest", "wb", buffering=0) as rest:
+                    try:
+                        while rest.write(bytes(4096)):
+                            pass
+                    except OSError as error:
+                        print(error.strerror)
+                if sys.argv[2] == "tell":
+                    self.tell("x" * 16384)
+                else:
+                    os.kill(os.getpid(), signal.SIGHUP)
+                    self.sleep(0.01)
+                os.unlink("full/rest")
+                self.tell("goes on")
+                print(self.status())
+            def on_reload(self):
+                print("reloads")
+                raise ValueError("x" * 16384)
+        D("full/d.pid", working_directory=".").main(sys.argv[1:2])
+    """, "run", what, prefix=[
+        "unshare", "--mount", "sh", "-ec", 'mount -t tmpfs -o size=64k none full; exec "$@"', "sh",
+    ])  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *reload, last = done.stdout.splitlines()
+    assert first == "No space left on device"
+    assert reload == ["reloads"] * (what == "reload")
+    assert last.endswith(": goes on")
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
