@@ -233,6 +233,13 @@ class NotRunning(DaemonError):
 def _reloads(path: str, pid: int) -> int:
     """How often it has reloaded until now."""
     said = statusfile.read(path)
+    if said is None and not os.path.lexists(path):
+        raise DaemonError(
+            f"cannot reload: there is no {path!r}, so nobody could tell how it went; only the "
+            "Daemon class makes one",
+            pid=pid,
+            errno=errno.ENOENT,
+        )
     if said is None:
         raise DaemonError(
             f"cannot reload: {path!r} can't be read, so nobody could tell how it went; only root "

@@ -1191,6 +1191,21 @@ def test_a_daemon_goes_on_where_its_status_file_has_no_room(
     assert last.endswith(": goes on")
 
 
+def test_a_reload_of_a_daemon_without_a_status_file_says_so(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    box.run("""
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="d.pid", detach_process=True) as daemon:
+            daemon.sleep()
+    """)
+    done = box.run(heartbeat, "reload")
+    assert done.returncode == 1
+    assert "there is no" in done.stderr
+    assert "d.pid.status" in done.stderr
+    assert "only root" not in done.stderr
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
