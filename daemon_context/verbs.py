@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .service import Daemon
 
 GENERIC, NO_PERMISSION, NOT_CONFIGURED, NOT_RUNNING = 1, 4, 6, 7
+INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
 STATES = {"ready": 0, "running": 0, "starting": 0, "dead": 1, "stopped": 3, "unknown": 4}
 
 
@@ -37,6 +38,8 @@ def main(daemon: Daemon, argv: list[str] | None) -> int:
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
         return _status_of(error)
+    except KeyboardInterrupt:  # Ctrl-C: nobody needs to be told where
+        return INTERRUPTED
 
 
 def _parser(daemon: Daemon) -> argparse.ArgumentParser:

@@ -1206,6 +1206,25 @@ def test_a_reload_of_a_daemon_without_a_status_file_says_so(
     assert "only root" not in done.stderr
 
 
+def test_ctrl_c_ends_a_daemon_in_the_foreground_quietly(box: support.Sandbox) -> None:
+    program = box.popen("""
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                print("runs", flush=True)
+                self.sleep()
+            def cleanup(self):
+                print("cleanup", flush=True)
+        D("d.pid").main()
+    """, "run")  # fmt: skip
+    assert program.stdout is not None
+    assert program.stdout.readline() == "runs\n"
+    program.send_signal(signal.SIGINT)
+    assert program.communicate(timeout=20) == ("cleanup\n", "")
+    assert program.returncode == 130
+    assert not list(box.path.glob("d.pid*"))
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
