@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STARTING = 10.0  # seconds to wait for a start that is under way
 SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
 
+_shown: BaseException | None = None
+
 #: In the daemon of `spawn`, for the target: its context, which has `ready` and the loop.
 current: DaemonContext | None = None
 
@@ -173,6 +175,7 @@ def run_target(
                     target(*args, **kwargs)
                 except BaseException as error:
                     context._ended(error)  # now: its threads may go on for ever
+                    exit_status(error)
                     raise
                 finally:
                     _finish_threads()
@@ -196,10 +199,8 @@ def run_to_exit(run: Callable[[], Any]) -> NoReturn:
     try:
         status = run() or 0
         _finish_threads()
-    except SystemExit as ended:
-        status = exit_status(ended)
     except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+        status = exit_status(error)
     finally:
         try:
             _write_out()
@@ -213,11 +214,17 @@ def _write_out() -> None:
     write_out(open_numbers() - {0, 1, 2})
 
 
-def exit_status(ended: SystemExit) -> int:
-    """As the interpreter makes the exit status of it, and shows what is no number."""
-    if ended.code is None or isinstance(ended.code, int):
-        return (ended.code or 0) & 0xFF
-    print(ended.code, file=sys.stderr)
+def exit_status(error: BaseException) -> int:
+    """As the interpreter makes it of what ends the program, and shows what is no number; once."""
+    global _shown
+    if isinstance(error, SystemExit) and isinstance(error.code, (int, type(None))):
+        return (error.code or 0) & 0xFF
+    if error is not _shown:
+        _shown = error
+        if isinstance(error, SystemExit):
+            print(error.code, file=sys.stderr)
+        else:
+            sys.excepthook(type(error), error, error.__traceback__)
     return 1
 
 

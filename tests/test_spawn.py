@@ -1064,6 +1064,25 @@ def test_a_target_that_fails_before_it_is_ready_does_not_wait_for_its_threads(
     assert "out of luck" in error["message"]
 
 
+@pytest.mark.parametrize("end", ["raise RuntimeError('out of luck')", "sys.exit('out of luck')"])
+def test_the_error_of_a_target_is_in_its_log_while_its_threads_go_on(
+    box: support.Sandbox, end: str
+) -> None:
+    run(
+        box,
+        f"""
+        def target():
+            threading.Thread(target=wait_for, args=["go-on"]).start()
+            {end}
+        DaemonContext(stderr="d.log").spawn(target)
+    """,
+    )
+    support.until(lambda: box.text("d.log").endswith("out of luck\n"))
+    (box.path / "go-on").touch()
+    box.settled()
+    assert box.text("d.log").count("out of luck\n") == 1
+
+
 def test_what_is_preserved_by_any_number_does_not_keep_the_launcher(box: support.Sandbox) -> None:
     fresh(
         box,
