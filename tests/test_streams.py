@@ -542,3 +542,23 @@ def test_streams_are_not_closed_where_descriptors_run_out(box: support.Sandbox) 
     """)
     assert "Too many open files" in done.stdout, done.stderr
     assert done.stderr == ""
+
+
+def test_no_descriptor_for_the_null_device_is_an_error_about_it(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, resource
+        from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
+        class Lower(Step):
+            def apply(self, walk):
+                os.close(free := os.dup(0))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        try:
+            DaemonContext(steps=DEFAULT_STEPS.insert_before("open-streams", Lower())).open()
+        except DaemonError as error:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            print(error.step, error.path, error)
+    """)
+    assert done.stdout.startswith("open-streams /dev/null cannot open /dev/null"), done
+    assert "Too many open files" in done.stdout
+    assert ".py" not in done.stdout

@@ -156,15 +156,13 @@ def _open(target: Target, number: int, walk: Walk, created: list[str]) -> int:
     if target.kind == "descriptor":
         # A copy, so that stdout=sys.stderr and stderr=sys.stdout can change places.
         return walk.acquire(duplicate(target.fd))
-    try:
-        if target.path == os.devnull:
-            return walk.acquire(os.open(os.devnull, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-        from ..logfiles import open_path
+    if target.path == os.devnull:
+        return walk.acquire(os.open(os.devnull, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    from ..logfiles import cannot_open, open_path
 
+    try:
         return open_path(target.path, number, walk, created)
     except OSError as error:
-        from ..logfiles import cannot_open
-
         raise cannot_open(target, error) from error
 
 
