@@ -77,6 +77,9 @@ def _explain(options: argparse.Namespace) -> int:
 def _trace(options: argparse.Namespace) -> int:
     from .trace import pausing
 
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # else their numbers would be our pipe's
+        pass
+    os.close(fd)
     reader, writer = os.pipe()
     progress = os.dup(2)
     with tempfile.TemporaryDirectory() as directory:

@@ -112,6 +112,14 @@ def test_the_command_leaves_nothing(box: support.Sandbox, args: list[str]) -> No
     assert not box.processes()  # not even for a moment: the command has waited
 
 
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_the_command_tells_it_where_streams_are_closed(box: support.Sandbox, closed: str) -> None:
+    prefix = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+    done = box.run(MODULE, "daemon_context", "trace", prefix=prefix)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["step"] for row in rows(done.stdout)][-1] == "report-ready"
+
+
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "x"])
 def test_the_command_refuses_a_pause_that_is_no_time(box: support.Sandbox, seconds: str) -> None:
     done = command(box, f"--pause={seconds}")
