@@ -113,6 +113,8 @@ def _send_trace(context: DaemonContext, writer: int, *, as_json: bool) -> None:
 
 def _named(name: str) -> DaemonContext:
     module, _, attribute = name.partition(":")
+    if module.endswith(".py") and os.path.exists(module):  # what is before the dot would be run
+        raise DaemonError(f"{name!r} is a file; give MODULE:NAME of a DaemonContext")
     sys.path.insert(0, "")
     try:
         context = getattr(importlib.import_module(module), attribute or "context")

@@ -596,12 +596,14 @@ def test_the_command_explains_a_context_of_yours_also_as_json(box: support.Sandb
         ("mine:bad", "umask='x'"),
         (":feed", "MODULE:NAME"),
         (".mine:feed", "MODULE:NAME"),
+        ("program.py", "'program.py' is a file; give MODULE:NAME"),
     ],
 )
 def test_the_command_has_one_clear_line_for_what_is_no_context(
     box: support.Sandbox, name: str, words: str
 ) -> None:
     box.script(MODULE, "mine.py")
+    box.script("print('I was run')", "program.py")
     done = explain(box, name)
     assert (done.returncode, done.stdout) == (1, "")
     assert words in done.stderr
