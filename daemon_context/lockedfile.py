@@ -10,6 +10,7 @@ import os
 from _thread import RLock
 from time import monotonic
 
+from .errors import DaemonError
 from .fitness import failed, require_fit, require_fit_place, require_sense
 from .freezing import absolute_path
 from .locks import (
@@ -184,6 +185,11 @@ class LockedFile:
 
     def own(self) -> None:
         """Take the owner's lock and write the pid. In the daemon."""
+        if self._fd < 0:
+            raise DaemonError(
+                f"the pid file {self.path!r} was not locked; keep the step lock-pidfile",
+                path=self.path,
+            )
         begun_in, self._process = self._process, os.getpid()
         if not self._intact(self._fd):
             lost = OSError(errno.EBADF, "somebody closed its descriptor during the start")

@@ -478,6 +478,19 @@ def test_without_any_one_step_it_goes_on_in_the_foreground(box: support.Sandbox,
     assert (done.stdout or box.text("log")) == "works\n"
 
 
+@pytest.mark.parametrize("detach", [True, False])
+def test_without_its_lock_the_pid_file_is_not_written(box: support.Sandbox, detach: bool) -> None:
+    done = box.run(f"""
+        from daemon_context import DEFAULT_STEPS, DaemonContext
+        steps = DEFAULT_STEPS.remove("lock-pidfile")
+        DaemonContext(detach_process={detach}, steps=steps, pidfile="d.pid").open()
+    """)
+    assert done.returncode == 1
+    assert "d.pid' was not locked; keep the step lock-pidfile" in done.stderr
+    assert "closed" not in done.stderr.splitlines()[-1]
+    assert not (box.path / "d.pid").exists()
+
+
 def test_what_stays_changed_is_listed(box: support.Sandbox) -> None:
     done = box.run("""
         from daemon_context import DEFAULT_STEPS, DaemonContext, Step
