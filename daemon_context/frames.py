@@ -66,20 +66,26 @@ class Frames:
 
 
 def send(fd: int, kind: bytes, payload: bytes = b"") -> bool:
-    """Write a frame; False if nobody reads any more.
-
-    The program may have set SIGPIPE to its default, which would kill us here, so it is blocked
-    around the write.
-    """
+    """Write a frame; False if nobody reads any more."""
     data = kind + len(payload).to_bytes(4, "big") + payload
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
         while data:
-            data = data[os.write(fd, data) :]
+            data = data[write(fd, data) :]
         return True
+    except BrokenPipeError:
+        return False
+
+
+def write(fd: int, data: bytes) -> int:
+    """`os.write` with SIGPIPE blocked: the program may have set it to its default, which would
+    kill us here.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        return os.write(fd, data)
     except BrokenPipeError:
         if hasattr(signal, "sigtimedwait"):
             signal.sigtimedwait({signal.SIGPIPE}, 0)
-        return False
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 
+from .frames import write
 from .report import prepare
 
 TYPE_CHECKING = False
@@ -58,8 +59,11 @@ class LastWords:
         if error is LastWords.told or not _worth_telling(error):
             return
         LastWords.told = error
-        from .failures import full_traceback
-
+        try:
+            from .failures import full_traceback
+        except OSError:  # no descriptor is left to read it: ours is one, and is made anew
+            self.close()
+            from .failures import full_traceback
         deadline = time.monotonic() + PATIENCE
         for line in full_traceback(error).splitlines():
             for text in _pieces(line.encode("utf-8", "backslashreplace")):
@@ -75,9 +79,9 @@ class LastWords:
         if self._is_ours() and self._sent(record, deadline):
             return
         # Or the log daemon was started anew since: its socket is another one by now.
+        self.close()
         fd = _connect()
         if fd is not None:  # else there is nobody left to tell
-            self.close()
             self.fd = self._acquire(fd)
             self._sent(record, deadline)
 
@@ -100,7 +104,7 @@ class LastWords:
         poller.register(self.fd, select.POLLOUT)
         while record and poller.poll(max(0, int((deadline - time.monotonic()) * 1000))):
             try:
-                record = record[os.write(self.fd, record) :]
+                record = record[write(self.fd, record) :]
             except BlockingIOError:  # somebody else took the room
                 pass
             except OSError:
@@ -118,7 +122,10 @@ def _connect() -> int | None:
     import _socket
 
     for kind in (_socket.SOCK_DGRAM, _socket.SOCK_STREAM):
-        log = _socket.socket(_socket.AF_UNIX, kind)
+        try:
+            log = _socket.socket(_socket.AF_UNIX, kind)
+        except OSError:  # no descriptor is left
+            return None
         try:
             log.connect(LOG)
             return log.detach()

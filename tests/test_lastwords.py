@@ -428,6 +428,53 @@ def test_a_stream_gets_records_that_can_be_told_apart(devices: support.Sandbox) 
     assert is_traceback(lines(records, pid), "RuntimeError: out of luck")
 
 
+def test_a_stream_whose_reader_is_gone_does_not_kill_by_sigpipe(devices: support.Sandbox) -> None:
+    log = Log(devices.path / "dev" / "log", socket.SOCK_STREAM)
+    pid = start(
+        devices,
+        "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n" + textwrap.dedent(WAITING),
+        "signal_map={signal.SIGTERM: 'request_stop'}",
+    )
+    log.socket.accept()[0].close()
+    log.end()
+    log.begin()
+    os.kill(pid, signal.SIGTERM)
+    with log.socket, log.socket.accept()[0] as connection:
+        data = b""
+        while chunk := connection.recv(1 << 16):
+            data += chunk
+    records = data.decode().split("\0")[:-1]
+    assert is_traceback(lines(records, pid), "RuntimeError: out of luck")
+
+
+FULL = """
+    with context:
+        say_pid()
+        context.sleep()
+        kept = []
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        while True:
+            kept.append(os.open("/dev/null", os.O_RDONLY))
+"""
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_daemon_that_has_run_out_of_descriptors_says_so(
+    devices: support.Sandbox, log: Log, again: bool
+) -> None:
+    """Also where the log daemon was started anew since."""
+    body = "import resource\n" + textwrap.dedent(FULL)
+    pid = start(devices, body, "signal_map={signal.SIGTERM: 'request_stop'}, pidfile='d.pid'")
+    if again:
+        log.end()
+        log.begin()
+    os.kill(pid, signal.SIGTERM)
+    texts = told(devices, log, pid)
+    assert is_traceback(texts, "OSError: [Errno 24] Too many open files: '/dev/null'"), texts
+    assert not (devices.path / "d.pid").exists()
+
+
 # --- Debian's rsyslogd
 
 RSYSLOG = """
