@@ -14,12 +14,12 @@ from . import control
 from .context import DaemonContext, Terminated, default_signal_map
 from .descriptors import is_open
 from .embedding import SCHEDULE, exit_status, run_to_exit
-from .errors import DaemonError, refuse
+from .errors import DaemonError, refuse, text_of
 from .pidfile import PidFile
 from .process import signal
 from .sequence import preflight
 from .status import Status, status_of
-from .statusfile import OpenStatus, StatusFile, path_of
+from .statusfile import TEXT_LARGEST, OpenStatus, StatusFile, path_of
 from .step import Steps
 
 TYPE_CHECKING = False
@@ -266,9 +266,7 @@ class Daemon:
         try:
             self.on_reload()
         except Exception as error:
-            from .failures import told
-
-            failure = told(error)
+            failure = _told(error)
         if self._said is not None:
             count = self._said.values.get("reloads", 0) + 1
             self._said.tell(reloads=count, reload_error=failure)
@@ -347,6 +345,14 @@ def _kept_streams(streams: dict[str, Any]) -> dict[str, Any]:
         name: number if given is None and is_open(number) else given
         for number, (name, given) in enumerate(streams.items())
     }
+
+
+def _told(error: Exception) -> dict[str, str]:
+    try:
+        from .failures import told
+    except OSError:  # no descriptor is left to read it
+        return {"message": f"{type(error).__name__}: {text_of(error)}"[:TEXT_LARGEST]}
+    return told(error)
 
 
 def _status(outcome: Any) -> int:

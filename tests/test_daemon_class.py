@@ -1191,6 +1191,31 @@ def test_a_daemon_goes_on_where_its_status_file_has_no_room(
     assert last.endswith(": goes on")
 
 
+def test_a_reload_that_runs_out_of_descriptors_keeps_the_old_configuration(
+    box: support.Sandbox,
+) -> None:
+    script = box.script("""
+        import os, resource
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.sleep()
+            def on_reload(self):
+                hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+                resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+                kept = []
+                while True:
+                    kept.append(os.open("/dev/null", os.O_RDONLY))
+        D("d.pid", stderr="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    for _ in range(2):
+        done = box.run(script, "reload")
+        assert done.returncode == 1
+        assert "old configuration, on_reload() raised OSError: [Errno 24]" in done.stderr
+    assert support.alive(box.pid())
+
+
 def test_a_reload_of_a_daemon_without_a_status_file_says_so(
     box: support.Sandbox, heartbeat: Path
 ) -> None:
