@@ -245,6 +245,7 @@ class Daemon:
                 self._said.end()
             context._ended(error)
             self.delpid()
+            self._looping = False  # nobody is left to look at what SIGTERM would only note
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM: a loop made of sleep() or every() finishes its round; anything else is left."""

@@ -1250,6 +1250,35 @@ def test_ctrl_c_ends_a_daemon_in_the_foreground_quietly(box: support.Sandbox) ->
     assert not list(box.path.glob("d.pid*"))
 
 
+@pytest.mark.parametrize("verb", ["run", "start"])
+def test_sigterm_ends_what_run_has_left_behind(box: support.Sandbox, verb: str) -> None:
+    """A thread that goes on for ever, after the loop of run() has ended by itself."""
+    program = box.popen("""
+        import os, threading, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.sleep(0.01)
+                threading.Thread(target=self.stay).start()
+            def stay(self):
+                while os.path.exists("d.pid"):
+                    time.sleep(0.005)
+                with open("left", "w") as file:
+                    print(os.getpid(), file=file)
+                time.sleep(1000)
+        D("d.pid", working_directory=".").main()
+    """, verb)  # fmt: skip
+    pid = box.pid("left")
+
+    def ended() -> bool:  # by the first one, unless that came before the end of the end
+        if support.alive(pid):
+            os.kill(pid, signal.SIGTERM)
+        return not support.alive(pid)
+
+    support.until(ended)
+    program.wait(20)
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
