@@ -56,11 +56,13 @@ class SignalsHeld:
 
 
 def restore_wakeup(fd: int) -> None:
-    """Unless the program has closed it, and the number is free or a blocking file's by now."""
+    """Unless the program has closed it, and the number is free or a blocking file's by now: then
+    there is none, and not ours either, which is closed one day.
+    """
     try:
         signal.set_wakeup_fd(fd)
     except (OSError, ValueError):
-        pass
+        signal.set_wakeup_fd(-1)
 
 
 def duplicate(fd: int) -> int:
