@@ -13,7 +13,7 @@ import os
 from _thread import allocate_lock
 from time import time
 
-from .process import lifted
+from .process import SignalsHeld, lifted
 from .step import Step
 
 TYPE_CHECKING = False
@@ -65,7 +65,8 @@ class StatusFile:
         """Create the file anew, for the daemon's user. In the launcher, which holds the lock."""
         self._unlink()
         self.in_reach = options.chroot_directory is None
-        self._keep(os.open(self.path, FLAGS, MODE))
+        self.fd = os.open(self.path, FLAGS, MODE)
+        self.found = os.fstat(self.fd)
         os.fchmod(self.fd, MODE)
         if options.owner_changes:
             os.fchown(self.fd, options.uid, options.gid)
@@ -113,10 +114,6 @@ class StatusFile:
                 self._unlink()
                 self._unlink(NEW)  # of a `tell` that a signal has ended
 
-    def _keep(self, fd: int) -> None:
-        # Both at once: a signal handler may raise in any call.
-        self.fd, self.found = fd, os.fstat(fd)
-
     def _is_ours(self) -> bool:
         """Whether the file was begun and its descriptor is still ours: where the program has closed
         it, its number may be another file's by now.
@@ -141,9 +138,10 @@ class StatusFile:
             os.close(fd)
             self._unlink(NEW)
             return False
-        former = self.fd
-        self._keep(fd)
-        os.close(former)
+        with SignalsHeld():  # between the two, the file would be taken for a stranger's
+            os.dup2(fd, self.fd, inheritable=False)  # the number is one that every step keeps
+            self.found = os.fstat(fd)
+        os.close(fd)
         return True
 
     def _overwrite(self, data: bytes) -> None:

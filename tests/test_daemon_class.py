@@ -1375,3 +1375,27 @@ def test_a_start_that_is_refused_leaves_the_status_alone_whatever_the_pid_file(
     assert "runs already" in box.run(script, "start").stdout
     assert read(str(box.path / "d.pid.status")) == said
     assert box.run(script, "stop").returncode == 0
+
+
+def test_words_of_a_step_leave_the_status_file_in_place(box: support.Sandbox) -> None:
+    """Whatever closes descriptors afterwards."""
+    script = box.script("""
+        import threading, time
+        from daemon_context import DEFAULT_STEPS, Daemon, Step
+        class Tell(Step):
+            def apply(self, walk):
+                daemon.tell("in a step")
+        class D(Daemon):
+            def run(self):
+                self.tell("in run()")
+                self.sleep()
+        # Beside a thread, what is open is looked up in the daemon.
+        threading.Thread(target=time.sleep, args=[1000], daemon=True).start()
+        steps = DEFAULT_STEPS.insert_after("detach", Tell())
+        daemon = D("d.pid", steps=steps, threads="ignore")
+        daemon.main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "in run()" in box.run(script, "status").stdout)
+    assert box.run(script, "stop").returncode == 0
+    assert not list(box.path.glob("d.pid*"))
