@@ -96,7 +96,7 @@ class Daemon:
         return self._opened().every(seconds)
 
     def tell(self, text: str) -> None:
-        """Say in a few words how it is going, for `status`, which shows 4096 characters of it."""
+        """Say in a few words how it is going, for `status`, which shows 16 384 characters of it."""
         if self._said is not None:
             self._said.tell(text=text)
 
