@@ -115,6 +115,7 @@ def preserved(walk: Walk) -> set[int]:
     kept = {0, 1, 2, *options.files_preserve, *_acquired(walk), *walk.kept}
     kept.update(target.fd for target in options.streams if target.fd > 2)
     kept.update(_activated(walk.launcher))
+    kept.update(walk.context._stopping().fds)  # a thread may sleep already
     if options.preserve_logging:
         kept.update(_logging())
     kept.update(_resource_tracker())

@@ -34,19 +34,26 @@ class Stop:
     def request(self) -> None:
         """Request a stop: every sleep ends at once, in all threads."""
         self.requested = True
-        fds = self._pipes_of.get(os.getpid())  # a forked child must not stop its parent
-        if fds is not None:
+        fds = self.fds
+        if fds:
             # Never read, so the pipe stays readable and wakes whoever sleeps.
             try:
                 os.write(fds[1], b"s")
             except BlockingIOError:  # full of earlier requests
                 pass
 
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The pipes, if there are any, of this process: a forked child must not stop its parent."""
+        return self._pipes_of.get(os.getpid(), ())
+
     def begin(self) -> None:
         """The context is about to be opened: what was requested before it was closed is over."""
         if self._over:
             self._over = self.requested = False
-        self._close()  # the start would reserve them
+            for stop_r in self.fds[:1]:
+                _emptied(stop_r)  # it would wake again and again who sleeps on
+        self._close()
 
     def end(self) -> None:
         """The context is closed. A request stays: threads may not have seen it yet."""
@@ -143,9 +150,9 @@ def _set_wakeup(fd: int) -> int | None:
         return None
 
 
-def _emptied(wake_r: int) -> bytes:
+def _emptied(reader: int) -> bytes:
     try:
-        return os.read(wake_r, 4096)
+        return os.read(reader, 4096)
     except BlockingIOError:  # a handler that slept has emptied it
         return b""
 

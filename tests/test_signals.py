@@ -501,30 +501,78 @@ def test_a_stop_ends_threads_that_still_work_when_the_context_is_closed(
     assert ended(program) == (0, "False\nFalse\n" * 2, "")
 
 
+# Whoever does not sleep, but spins, polls thousands of times.
+COUNTED = """
+    from daemon_context import stopping
+    polls = []
+    def poll(*args):
+        polls.append(args)
+        return wait(*args)
+    wait, stopping.poll = stopping.poll, poll
+"""
+
+
 def test_a_thread_sleeps_on_when_the_context_is_closed(box: support.Sandbox) -> None:
     body = """
-        def nap():
-            begun = time.thread_time()
-            print(daemon.sleep(0.5), time.thread_time() - begun < 0.2)
-        thread = threading.Thread(target=nap)
+        thread = threading.Thread(target=lambda: print(daemon.sleep(0.5), len(polls) < 9))
         thread.start()
         while not daemon._stop._pipes_of:
             time.sleep(0.001)
         daemon.close()
         thread.join()"""
-    assert ended(run(box, body=body)) == (0, "True True\n", "")
+    assert ended(run(box, body=body, before=COUNTED)) == (0, "True True\n", "")
 
 
 def test_a_sleep_before_the_context_is_opened_harms_no_later_one(box: support.Sandbox) -> None:
-    program = box.popen("""
-        import sys, time
-        from daemon_context import DaemonContext
-        daemon = DaemonContext(detach_process=False, stdout=sys.stdout, stderr=sys.stderr)
-        daemon.sleep(0.01)
-        with daemon:
-            begun = time.process_time()
-            print(daemon.sleep(0.5), time.process_time() - begun < 0.2)
-    """)
+    before = f"{COUNTED}    context.sleep(0.01)"
+    body = "print(daemon.sleep(0.5), len(polls) < 9)"
+    assert ended(run(box, body=body, before=before)) == (0, "True True\n", "")
+
+
+def test_a_thread_that_sleeps_already_when_the_context_is_opened(box: support.Sandbox) -> None:
+    before = f"""{COUNTED}
+    thread = threading.Thread(target=lambda: print(context.sleep()))
+    thread.start()
+    while not polls:
+        time.sleep(0.001)
+    """
+    body = """
+        print(daemon.sleep(0.2), len(polls) < 9)
+        os.kill(os.getpid(), signal.SIGTERM)
+        thread.join()"""
+    program = run(box, 'threads="ignore", signal_map={15: "request_stop"}', body, before)
+    assert ended(program) == (0, "True True\nFalse\n", "")
+
+
+def test_a_stop_that_a_thread_has_not_seen_when_the_context_is_opened_again(
+    box: support.Sandbox,
+) -> None:
+    """It makes nobody spin."""
+    before = """
+    from daemon_context import stopping
+    polls, woken, again = [], threading.Event(), threading.Event()
+    def poll(*args):
+        polls.append(args)
+        found = wait(*args)
+        if threading.current_thread() is thread:
+            woken.set()
+            again.wait()
+        return found
+    wait, stopping.poll = stopping.poll, poll
+    thread = threading.Thread(target=lambda: context.sleep(0.4))
+    """
+    body = """
+        thread.start()
+        while not polls:
+            time.sleep(0.001)
+        daemon.request_stop()
+        woken.wait()
+        daemon.close()
+        daemon.open()
+        again.set()
+        print(daemon.sleep(0.2), len(polls) < 9)
+        thread.join()"""
+    program = run(box, 'threads="ignore"', body, before)
     assert ended(program) == (0, "True True\n", "")
 
 
