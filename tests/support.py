@@ -199,7 +199,7 @@ class Sandbox:
                 found.add(int(entry.name))
         return found
 
-    def settled(self, seconds: float = 5) -> None:
+    def settled(self, seconds: float = DEADLINE) -> None:
         """Fail unless all processes of this sandbox end by themselves."""
         until(lambda: not self.processes(), seconds, f"left behind: {self.processes()}")
 
