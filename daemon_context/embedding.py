@@ -190,14 +190,14 @@ def raised(error: BaseException) -> NoReturn:
     raise error
 
 
-def run_to_exit(run: Callable[[], Any]) -> NoReturn:
+def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
     """Run to the end of the process, without unwinding the launcher's frames: they are its own.
 
     The exit status is what `run` returns, or what its exception means.
     """
     status = 1
     try:
-        status = run() or 0
+        status = run(*args) or 0
         _finish_threads()
     except BaseException as error:
         status = exit_status(error)

@@ -119,6 +119,10 @@ class Daemon:
             self.daemonize()
         except _Launched as launched:
             return launched.pid
+        except BaseException as error:
+            if self._context is None or not self._context.is_open:
+                raise
+            run_to_exit(self._give_up, error)  # what an override does in the daemon has failed
         finally:
             self._launching = False
         return self._serve_and_exit()
@@ -230,6 +234,11 @@ class Daemon:
         finally:
             if os.getpid() == process:  # not a child that run() has forked
                 self._end(context, error)
+
+    def _give_up(self, error: BaseException) -> NoReturn:
+        self._opened()._ended(error)
+        self.delpid()
+        raise error
 
     def _ready(self) -> None:
         if self._said is not None:

@@ -1399,3 +1399,33 @@ def test_words_of_a_step_leave_the_status_file_in_place(box: support.Sandbox) ->
     support.until(lambda: "in run()" in box.run(script, "status").stdout)
     assert box.run(script, "stop").returncode == 0
     assert not list(box.path.glob("d.pid*"))
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_an_override_of_daemonize_that_fails_in_the_daemon_unwinds_no_frame_of_the_launcher(
+    box: support.Sandbox, ready: bool
+) -> None:
+    done = box.run(
+        """
+        import os, sys, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def daemonize(self):
+                super().daemonize()
+                if sys.argv[1] == "True":
+                    self._ready()
+                raise RuntimeError("no luck")
+        try:
+            D("d.pid", working_directory=".", stderr="d.log").start()
+        finally:
+            with open("unwound", "a") as file:
+                print(os.getpid(), file=file)
+        """,
+        ready,
+    )
+    assert done.returncode == (0 if ready else 1)
+    assert ("RuntimeError before it was ready: no luck" in done.stderr) == (not ready)
+    box.settled()
+    assert not ready or "RuntimeError: no luck" in box.text("d.log")
+    assert box.text("unwound").count("\n") == 1
+    assert not list(box.path.glob("d.pid*"))
