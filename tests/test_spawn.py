@@ -1056,7 +1056,7 @@ def test_a_target_that_fails_before_it_is_ready_does_not_wait_for_its_threads(
         def target():
             threading.Thread(target=wait_for, args=["go-on"]).start()
             raise RuntimeError("out of luck")
-        context = DaemonContext(readiness="explicit", start_timeout=10)
+        context = DaemonContext(readiness="explicit", start_timeout=30)
         report("told", caught(context.spawn, target))
         write("go-on")
     """,
