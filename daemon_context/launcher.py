@@ -46,10 +46,8 @@ class Launcher:
                 )
             self._listen(left)
             ended = self.leader.ended()
-            if ended:  # the last frame of the session leader may be longer than one read
-                self.frames.drain(self.report.outcome_r)
-                self._meet_daemon()
-                self.frames.drain(self.report.outcome_r)
+            if ended:
+                self._drain()
             kind, payload = self.frames.first() if self.frames.complete else (b"", b"")
             if kind == READY:
                 self.report.words = payload.decode("utf-8", "replace")
@@ -73,6 +71,12 @@ class Launcher:
             seconds = POLL_WITHOUT_PIDFD
         if self.report.outcome_r in self._attentive(poll, fds, seconds):
             self.open = self.frames.read(self.report.outcome_r)
+            self._meet_daemon()
+
+    def _drain(self) -> None:
+        """The pid, which may come late, and the last frame of a session leader that has ended."""
+        for _ in range(2):
+            self.frames.drain(self.report.outcome_r)
             self._meet_daemon()
 
     def _meet_daemon(self) -> None:

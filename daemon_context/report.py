@@ -17,6 +17,7 @@ an unprivileged daemon must not be able to run code in a root launcher.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -96,8 +97,8 @@ class Report:
         """Where the body has closed it, its number may be another file's by now."""
         try:
             return os.path.samestat(os.fstat(fd), self.found[fd])
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno != errno.EBADF
 
     # --- in the session leader
 
