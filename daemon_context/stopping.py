@@ -88,6 +88,9 @@ class Stop:
         watched = {stop_r} if previous is None else {stop_r, wake_r}
         taken = b""
         try:
+            # CPython may note a signal that came just as it took the GIL, and not look at its note
+            # before it takes the GIL anew, behind `poll`. This call looks.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ())
             if self._between is not None:  # a signal that came before is not going to wake us
                 self._between()
             while not self.requested:
