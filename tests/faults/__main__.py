@@ -10,6 +10,7 @@ python -m tests.faults --case VARIANT ROLE CALL N ACTION     one run, in full
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,9 @@ PLANS = {
 def main() -> int:
     """The exit status: whether anything is wrong."""
     options = _options()
+    # Ignored, as under nohup, they would be ignored by all that is tried.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if options.list:
         return _list(options.list)
     if options.case:
