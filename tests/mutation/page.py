@@ -68,7 +68,8 @@ writes this page.
 
 {_table(results, survivors)}
 
-Not all are tried, but a sample that is drawn by chance, with the same seed each time.
+Not all are tried, but a sample that is drawn by chance, with the same seed each time; after
+a change some of those in the functions that it touched.
 
 ## Survivors
 

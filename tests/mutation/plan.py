@@ -26,9 +26,10 @@ PLAN: dict[str, str] = {
 # Slower ones, for those mutants that have survived the others.
 MORE: dict[str, str] = {
     "sequence": "lastwords signals",
-    "failures": "lastwords",
+    "failures": "lastwords daemon_class",
     "report": "signals daemon_class",
     "launcher": "signals daemon_class spawn",
+    "pidfile": "habits",
     "lockedfile": "races daemon_class",
     "locks": "races daemon_class",
     "descriptors": "preserved streams",
