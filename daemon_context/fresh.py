@@ -12,7 +12,7 @@ import os
 import sys
 
 from .errors import DaemonError, refuse
-from .process import lifted
+from .process import lifted, open_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,10 +120,14 @@ def _unlocked(options: Options) -> Any:
 
 def _run(order: bytes, kept: set[int], target: str) -> tuple[bytes, int]:
     ends: list[int] = []
+
+    def take(fd: int) -> int:
+        ends.append(lifted(fd))
+        return ends[-1]
+
     try:
-        for _ in ("order", "answer"):
-            _open_pipe(ends)
-        order_r, order_w, answer_r, answer_w = ends
+        order_r, order_w = open_pipe(take)
+        answer_r, answer_w = open_pipe(take)
         child = _interpreter(order_r, answer_w, kept, target)
     except BaseException as error:
         for fd in ends:
@@ -167,16 +171,6 @@ def _exchange(order_w: int, order: bytes, answer_r: int) -> bytes:
         finally:
             os.close(order_w)
         return answer.readline()  # its end the daemon may keep open, if told to preserve it
-
-
-def _open_pipe(ends: list[int]) -> None:
-    reader, writer = os.pipe()
-    try:
-        ends.append(lifted(reader))
-    except BaseException:
-        os.close(writer)
-        raise
-    ends.append(lifted(writer))
 
 
 def _answered(answer: bytes, returncode: int) -> Handle:

@@ -30,7 +30,10 @@ from .process import SignalsHeld, close_quietly, lifted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 MODE = 0o644  # FHS: readable by all
 
@@ -80,32 +83,30 @@ class LockedFile:
         with at_work:
             if self._held_here() is not None:
                 return Holder("running", os.getpid())
-            try:
-                fd = open_for_reading(self.path)
-            except OSError as error:
-                raise failed(self.path, error, "read") from error
-            if fd is None:
-                return Holder("free")
-            try:
-                return holder_of(fd)
-            finally:
-                os.close(fd)
+            return self._looked(holder_of) or Holder("free")
 
     def made_session(self, pid: int) -> bool:
         """Whether the owner has that pid, and a start made its session and process group."""
         with at_work:
             if self._held_here() is not None:
                 return False
-            try:
-                fd = open_for_reading(self.path)
-            except OSError as error:
-                raise failed(self.path, error, "read") from error
-            if fd is None:
-                return False
-            try:
-                return has_session(fd, pid)
-            finally:
-                os.close(fd)
+            return bool(self._looked(lambda fd: has_session(fd, pid)))
+
+    def _looked(self, look: Callable[[int], T]) -> T | None:
+        """What a look at another process's file finds; None: there is none that could be locked.
+
+        :raises PidFileError: it can't be opened
+        """
+        try:
+            fd = open_for_reading(self.path)
+        except OSError as error:
+            raise failed(self.path, error, "read") from error
+        if fd is None:
+            return None
+        try:
+            return look(fd)
+        finally:
+            os.close(fd)
 
     def _held_here(self) -> LockedFile | None:
         """The object, this one or another, through which this process holds the file.

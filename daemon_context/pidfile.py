@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from . import lockedfile
+from .errors import DaemonError
 from .fitness import failed
 from .lockedfile import LockedFile
-from .locks import Holder, open_for_reading, pid_in
+from .locks import Holder, pid_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,15 +85,9 @@ class PidFile(LockedFile):
             if here is not None:
                 return pid_in(here._fd)
             try:
-                fd = open_for_reading(self.path)
-            except OSError:  # as lockfile has it
+                return self._looked(pid_in)
+            except DaemonError:  # as lockfile has it
                 return None
-            if fd is None:
-                return None
-            try:
-                return pid_in(fd)
-            finally:
-                os.close(fd)
 
     def break_lock(self) -> None:
         """Remove a stale file. There is never a need: a start does it by itself.

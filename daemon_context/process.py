@@ -10,6 +10,7 @@ from io import FileIO
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
+    from collections.abc import Callable
     from typing import Any
 else:
     # `signal` wraps this built-in module in enums, which costs more than our whole start.
@@ -82,6 +83,18 @@ def lifted(fd: int) -> int:
         return duplicate(fd)
     finally:
         os.close(fd)
+
+
+def open_pipe(take: Callable[[int], int]) -> tuple[int, int]:
+    """A pipe, each end taken over under the number that `take` returns, as from `lifted`."""
+    reader, writer = os.pipe()
+    # One at a time: where 0 and 1 were closed the pipe got their numbers.
+    try:
+        reader = take(reader)
+    except BaseException:
+        os.close(writer)
+        raise
+    return reader, take(writer)
 
 
 def signal_name(number: int) -> str:

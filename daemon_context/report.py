@@ -24,7 +24,7 @@ import sys
 from .errors import StartError
 from .frames import ERROR, HELLO, READY, Frames, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
-from .process import CAP_KILL, SIGNALS, Child, ending, has_capability, poll, signal
+from .process import CAP_KILL, SIGNALS, Child, ending, has_capability, open_pipe, poll, signal
 from .sequence import explained
 
 TYPE_CHECKING = False
@@ -44,10 +44,10 @@ class Report:
         self.walk = walk
         self.words = ""  # the daemon's own, when it became ready
         self.daemon = 0
-        self.control_r, self.control_w = _pipe(walk)
-        self.outcome_r, self.outcome_w = _pipe(walk)
-        self.report_r, self.report_w = _pipe(walk)
-        self.progress_r, self.progress_w = _pipe(walk)
+        self.control_r, self.control_w = open_pipe(walk.acquire)
+        self.outcome_r, self.outcome_w = open_pipe(walk.acquire)
+        self.report_r, self.report_w = open_pipe(walk.acquire)
+        self.progress_r, self.progress_w = open_pipe(walk.acquire)
         self.found = {fd: os.fstat(fd) for fd in self.fds}
 
     @property
@@ -243,17 +243,6 @@ class Report:
             raise
         finally:
             launcher.close()
-
-
-def _pipe(walk: Walk) -> tuple[int, int]:
-    reader, writer = os.pipe()
-    # Lift one at a time: where 0 and 1 were closed the pipe got their numbers.
-    try:
-        reader = walk.acquire(reader)
-    except BaseException:
-        os.close(writer)
-        raise
-    return reader, walk.acquire(writer)
 
 
 def _forget_handlers() -> None:
