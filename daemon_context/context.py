@@ -7,7 +7,9 @@ nothing in the programs, and there are many, that seldom become a daemon.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # see `daemon_context.process`
 
+HELD = 1_000_000_007  # objects: more than any program has meant
+
 
 def default_signal_map() -> dict[int, str | None]:
     """PEP 3143's default: SIGTSTP, SIGTTIN, SIGTTOU ignored, SIGTERM → ``"terminate"``.
@@ -41,18 +45,22 @@ def default_signal_map() -> dict[int, str | None]:
     }
 
 
-class Terminated(SystemExit):
-    """Raised by `DaemonContext.terminate`: status 0, because a requested stop is no failure."""
+class CollectorHeld:
+    """The garbage collector waits: a start makes thousands of objects that stay, and would be
+    interrupted again and again by a search that finds nothing.
 
-    def __init__(self, signal_number: int = 0) -> None:
-        from .process import signal_name
+    By the threshold, and not by ``gc.disable``: what the program, or a step of its own, says about
+    that goes on being so. Not where other threads make garbage while the launcher waits.
+    """
 
-        super().__init__(f"terminated by {signal_name(signal_number)}")
-        self.code = 0
-        self.signal_number = signal_number
+    def __enter__(self) -> None:
+        self.before = gc.get_threshold()
+        if len(sys._current_frames()) == 1:
+            gc.set_threshold(HELD, *self.before[1:])
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Terminated, (self.signal_number,)
+    def __exit__(self, *error: object) -> None:
+        if gc.get_threshold()[0] == HELD:
+            gc.set_threshold(*self.before)
 
 
 class DaemonContext:
@@ -214,16 +222,8 @@ class DaemonContext:
         :raises DaemonError: in the launching process, whatever failed in any of the three
             processes; nothing of the start is left
         """
-        if self._is_open:
-            return
-        walk = self._begin()
-        try:
-            self._start(walk)
-        except BaseException:
-            if not walk.over:
-                raise
-        if walk.over:
-            os._exit(0)
+        if not self._is_open:
+            self._start()
 
     def spawn(self, target: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Handle:
         """Run the target in a daemon, and go on. Always detaches; the context stays closed here.
@@ -242,13 +242,13 @@ class DaemonContext:
             return embedding.spawn_fresh(self, target, args, kwargs)
         if not callable(target):
             raise refuse("target", target, "a function, or 'package.module:function'")
-        walk = self._begin(spawning=True)
+        launcher = os.getpid()
         try:
-            self._start(walk)
+            walk = self._start(spawning=True)
             if not walk.over:
                 embedding.run_target(self, target, args, kwargs)
         except BaseException as error:
-            if walk.process != "daemon":
+            if os.getpid() == launcher:
                 raise
             # Of a signal that came before the target began: the frames below are the launcher's.
             embedding.run_target(self, embedding.raised, (error,), {})
@@ -259,15 +259,19 @@ class DaemonContext:
         steps = self.steps = as_steps(self.steps)
         return steps
 
-    def _start(self, walk: Walk) -> Walk:
-        from .sequence import start
+    def _start(self, *, spawning: bool = False) -> Walk:
+        """Walk the sequence. Returns in the daemon; in the launcher only where it spawns."""
+        with CollectorHeld():
+            from .sequence import start
 
-        self._walk = walk
-        try:
-            start(walk)
-        finally:
-            if not self._is_open:  # in the launcher, whether the daemon is ready or has failed
-                self._walk = None
+            walk = self._walk = self._begin(spawning=spawning)
+            try:
+                start(walk)
+            finally:
+                if walk.over and not spawning:  # also where a signal comes too late, and raises
+                    os._exit(0)
+                if not self._is_open:  # in the launcher, whether the daemon is ready or has failed
+                    self._walk = None
         return walk
 
     def _begin(self, *, spawning: bool = False) -> Walk:
@@ -351,6 +355,8 @@ class DaemonContext:
 
         :raises SystemExit: with status 0, explaining the signal
         """
+        from .stopping import Terminated
+
         raise Terminated(signal_number)
 
     def request_stop(

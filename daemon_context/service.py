@@ -11,7 +11,7 @@ import os
 import sys
 
 from . import control
-from .context import DaemonContext, Terminated, default_signal_map
+from .context import DaemonContext, default_signal_map
 from .descriptors import is_open
 from .embedding import SCHEDULE, exit_status, run_to_exit
 from .errors import DaemonError, refuse, text_of
@@ -21,6 +21,7 @@ from .sequence import preflight
 from .status import Status, status_of
 from .statusfile import TEXT_LARGEST, OpenStatus, StatusFile, path_of
 from .step import Steps
+from .stopping import Terminated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Daemon:
     def daemonize(self) -> None:
         """Become the daemon. Called by `start`; by itself it returns in the ready daemon only."""
         context = self._make_context()
-        walk = context._start(context._begin(spawning=True))
+        walk = context._start(spawning=True)
         if walk.over and self._launching:
             # As an exception, so that an override of this method goes on in the daemon only.
             raise _Launched(walk.daemon)

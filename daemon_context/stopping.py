@@ -11,11 +11,24 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from .process import poll, restore_wakeup, signal
+from .process import poll, restore_wakeup, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
+
+
+class Terminated(SystemExit):
+    """Raised by `DaemonContext.terminate`: status 0, because a requested stop is no failure."""
+
+    def __init__(self, signal_number: int = 0) -> None:
+        super().__init__(f"terminated by {signal_name(signal_number)}")
+        self.code = 0
+        self.signal_number = signal_number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Terminated, (self.signal_number,)
 
 
 class Stop:
