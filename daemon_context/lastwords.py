@@ -12,6 +12,7 @@ import sys
 import time
 
 from .frames import write
+from .process import is_still
 from .report import prepare
 
 TYPE_CHECKING = False
@@ -92,12 +93,7 @@ class LastWords:
         self.walk.descriptors.discard(self.fd)
 
     def _is_ours(self) -> bool:
-        """Closed, by `close` or by the program, the number may be another file's."""
-        try:
-            found = os.fstat(self.fd)
-        except OSError:
-            return False
-        return self.fd in self.walk.descriptors and os.path.samestat(found, self.status)
+        return self.fd in self.walk.descriptors and is_still(self.fd, self.status)
 
     def _sent(self, record: bytes, deadline: float) -> bool:
         poller = select.poll()

@@ -26,7 +26,7 @@ from .locks import (
     unlock,
     wait_a_while,
 )
-from .process import SignalsHeld, close_quietly, lifted
+from .process import SignalsHeld, close_quietly, is_still, lifted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class LockedFile:
         self.handing_over = False
         self._fd = -1
         self._directory = -1
-        self._identities: dict[int, tuple[int, int]] = {}  # of both descriptors: see `_intact`
+        self._found: dict[int, os.stat_result] = {}  # what both descriptors are: see `_intact`
         self._process = 0  # the one that may remove the file
         self._owner_locked = False
 
@@ -118,22 +118,17 @@ class LockedFile:
         if not _held:
             return None
         try:
-            found = _identity(os.lstat(self.path))
+            found = os.lstat(self.path)
         except OSError:
             return None
         for other in tuple(_held):
-            if other.i_am_locking() and other._identities[other._fd] == found:
+            if other.i_am_locking() and os.path.samestat(other._found[other._fd], found):
                 return other
         return None
 
     def _intact(self, fd: int) -> bool:
-        """Whether the descriptor is still ours: where the program has closed it behind our back,
-        its number may be another file's by now.
-        """
-        try:
-            return fd >= 0 and _identity(os.fstat(fd)) == self._identities[fd]
-        except OSError as error:  # EIO, ESTALE: the file is in trouble, the number is ours
-            return error.errno != errno.EBADF
+        """Whether the descriptor, of the file or of its directory, is still ours."""
+        return is_still(fd, self._found.get(fd))
 
     # --- the parts of a start
 
@@ -243,7 +238,7 @@ class LockedFile:
         with at_work:
             _held.discard(self)
             fds, self._fd, self._directory = self.descriptors, -1, -1
-            self._identities.clear()
+            self._found.clear()
             self._owner_locked = False
             for fd in fds:
                 close_quietly(fd)
@@ -295,7 +290,7 @@ class LockedFile:
             found = os.fstat(fd)
             if not self._is_named(found):
                 return Holder("free")  # unlinked between open and lock: the next one is another
-            self._identities[fd] = _identity(found)
+            self._found[fd] = found
             self._fd, self._process = fd, os.getpid()
             _held.add(self)
             if keep_directory:
@@ -361,7 +356,7 @@ class LockedFile:
         flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
         fd = lifted(os.open(os.path.dirname(self.path), flags))
         try:
-            self._identities[fd] = _identity(os.fstat(fd))
+            self._found[fd] = os.fstat(fd)
         except OSError:
             os.close(fd)
             raise
@@ -370,7 +365,7 @@ class LockedFile:
     def _remove(self) -> None:
         try:
             found, name, directory = self._entry()
-            if _identity(found) == self._identities[self._fd]:
+            if os.path.samestat(found, self._found[self._fd]):
                 os.unlink(name, dir_fd=directory)
                 return
         except OSError:  # gone; or not permitted any more, as another user or in a sticky directory
@@ -380,7 +375,7 @@ class LockedFile:
     def _has_name(self) -> bool:
         """Whether the file is still in its directory, as far as we may see."""
         try:
-            return _identity(self._entry()[0]) == self._identities[self._fd]
+            return os.path.samestat(self._entry()[0], self._found[self._fd])
         except FileNotFoundError:
             return False
         except OSError:
@@ -394,10 +389,6 @@ class LockedFile:
         if self._owner_locked:
             raise PermissionError  # in a chroot the path would name another file
         return os.lstat(self.path), self.path, None
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
 
 
 def _drop_copies() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -244,6 +245,16 @@ def poll(fds: set[int], seconds: float | None) -> set[int]:
         seconds -= LONGEST_POLL
     milliseconds = None if seconds is None else max(0, int(seconds * 1000 + 0.999))
     return {fd for fd, _ in poller.poll(milliseconds)}
+
+
+def is_still(fd: int, found: os.stat_result | None) -> bool:
+    """Whether the descriptor is the file that it was when that was found: where the program has
+    closed it behind our back, its number may be another file's by now.
+    """
+    try:
+        return found is not None and os.path.samestat(os.fstat(fd), found)
+    except OSError as error:  # EIO, ESTALE: the file is in trouble, the number is ours
+        return error.errno != errno.EBADF
 
 
 def close_quietly(fd: int) -> None:

@@ -17,14 +17,23 @@ an unprivileged daemon must not be able to run code in a root launcher.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
 from .errors import StartError
 from .frames import ERROR, HELLO, READY, Frames, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
-from .process import CAP_KILL, SIGNALS, Child, ending, has_capability, open_pipe, poll, signal
+from .process import (
+    CAP_KILL,
+    SIGNALS,
+    Child,
+    ending,
+    has_capability,
+    is_still,
+    open_pipe,
+    poll,
+    signal,
+)
 from .sequence import explained
 
 TYPE_CHECKING = False
@@ -94,11 +103,7 @@ class Report:
             os._exit(status)
 
     def _is_ours(self, fd: int) -> bool:
-        """Where the body has closed it, its number may be another file's by now."""
-        try:
-            return os.path.samestat(os.fstat(fd), self.found[fd])
-        except OSError as error:
-            return error.errno != errno.EBADF
+        return is_still(fd, self.found[fd])
 
     # --- in the session leader
 

@@ -13,7 +13,7 @@ import os
 from _thread import allocate_lock
 from time import time
 
-from .process import SignalsHeld, lifted
+from .process import SignalsHeld, is_still, lifted
 from .step import Step
 
 TYPE_CHECKING = False
@@ -115,13 +115,7 @@ class StatusFile:
                 self._unlink(NEW)  # of a `tell` that a signal has ended
 
     def _is_ours(self) -> bool:
-        """Whether the file was begun and its descriptor is still ours: where the program has closed
-        it, its number may be another file's by now.
-        """
-        try:
-            return self.found is not None and os.path.samestat(os.fstat(self.fd), self.found)
-        except OSError:
-            return False
+        return is_still(self.fd, self.found)
 
     def _replace(self, data: bytes) -> bool:
         """Atomically; False where the daemon's user may not write in the directory."""
