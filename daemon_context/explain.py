@@ -69,13 +69,14 @@ def explain(context: DaemonContext) -> Explanation:
     """What each step would do; see `DaemonContext.explain`."""
     from .freezing import freeze
     from .remarks import remarks
+    from .sequence import described
 
     steps = context._sequence()
     options = freeze(context)
     rows = []
     for number, step in enumerate(steps, 1):
         needed = step.needed(options)
-        text = step.describe(options) if needed else step.why_not(options)
+        text = described(step, options) if needed else step.why_not(options)
         rows.append(Row(number, step.name, _process(steps, step.name, options), needed, text))
     return Explanation(rows, str(options.supervisor), remarks(options))
 

@@ -246,7 +246,7 @@ def _explained(walk: Walk, error: BaseException) -> BaseException:
         return error
     if not isinstance(error, (Exception, SystemExit)) and walk.process != "daemon":
         return error  # KeyboardInterrupt: the user's own, in the launcher
-    phrase = _phrase(step, walk.options)
+    phrase = described(step, walk.options)
     message = f"cannot {phrase}: {_words(error, phrase)} {place}"
     if step.remedy:
         message += f"; {step.remedy}"
@@ -256,11 +256,13 @@ def _explained(walk: Walk, error: BaseException) -> BaseException:
     return StepError(message, step=step.name)
 
 
-def _phrase(step: Step, options: Options) -> str:
+def described(step: Step, options: Options) -> str:
+    """The step's phrase; of a user's that can't give one, its name."""
     try:
-        return step.describe(options)
-    except Exception:  # a user's describe() must not hide the user's error
-        return step.name.replace("-", " ")
+        phrase = str(step.describe(options) or "")
+    except (Exception, SystemExit):  # must not hide the error that is told, nor cost the undoing
+        phrase = ""
+    return phrase or step.name.replace("-", " ")
 
 
 def _words(error: BaseException, said: str = "") -> str:

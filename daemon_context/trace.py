@@ -9,6 +9,7 @@ import os
 import time
 
 from .errors import text_of
+from .sequence import described
 from .snapshot import IDS, changes, take
 from .tables import table
 
@@ -76,7 +77,7 @@ class Trace:
     def apply(self, walk: Walk, step: Step) -> None:
         """Apply a step, as the walk does, and record what it changed."""
         self._before = self._take()
-        description = step.describe(walk.options)
+        description = described(step, walk.options)
         try:
             walk.attempted = step
             memory = step.apply(walk)

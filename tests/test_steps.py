@@ -334,6 +334,61 @@ def test_a_users_step_that_fails_behaves_like_a_stock_step(
     box.settled()
 
 
+ODD = """
+    import os, sys
+    from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
+    from tests.launching import attempt
+
+    how, place, detach, trace = sys.argv[1:]
+
+    class Odd(Step):
+        def describe(self, options):
+            if how == "raise":
+                raise KeyError("no such field")
+            if how == "exit":
+                sys.exit(3)
+
+        def apply(self, walk):
+            os.mkdir("/proc/no-such-place/x")
+
+    context = DaemonContext(
+        pidfile="d.pid", umask=0o77, prevent_core=False, record_trace=bool(trace),
+        detach_process=bool(detach), steps=DEFAULT_STEPS.insert_before(place, Odd()))
+    answer = os.dup(1)  # the foreground closes all others
+    context.files_preserve = [answer]
+    failure = attempt(context)
+    os.write(answer, f"{failure['message']}\\n{failure['changed']}".encode())
+"""
+
+
+@pytest.mark.parametrize("trace", ["", "trace"])
+@pytest.mark.parametrize(
+    ("place", "detach"), [("detach", "detach"), ("set-umask", "detach"), ("change-directory", "")]
+)
+@pytest.mark.parametrize("how", ["none", "raise", "exit"])
+def test_a_step_that_can_not_describe_itself_hides_no_error(
+    box: support.Sandbox, how: str, place: str, detach: str, trace: str
+) -> None:
+    done = box.run(ODD, how, place, detach, trace)
+    number = ORDER.index(place) + 1
+    message, changed = done.stdout.splitlines()
+    assert message == (
+        f"cannot odd: No such file or directory: '/proc/no-such-place/x' (step {number} of 15, odd)"
+    )
+    # What closing the descriptors changes in the foreground can't be undone.
+    assert changed == "{}" or (not detach and changed.startswith("{'open': ["))
+    assert not (box.path / "d.pid").exists()
+
+
+def test_a_describe_that_returns_nothing_does_not_cost_the_explanation() -> None:
+    class Silent(Mark):
+        def describe(self, options: Any) -> str:
+            return None  # type: ignore[return-value]
+
+    steps = DEFAULT_STEPS.insert_after("detach", Silent())
+    assert "mark" in str(DaemonContext(steps=steps, detach_process=True).explain())
+
+
 # --- in the foreground: whatever fails, wherever, the process is as before
 
 FOREGROUND = """
