@@ -242,7 +242,7 @@ def _explained(walk: Walk, error: BaseException) -> BaseException:
     place = f"(step {walk.number} of {len(walk.steps)}, {step.name})"
     if isinstance(error, DaemonError):
         error.step = step.name
-        error.args = (f"{error} {place}",)
+        error.args = (f"{text_of(error)} {place}",)
         return error
     if not isinstance(error, (Exception, SystemExit)) and walk.process != "daemon":
         return error  # KeyboardInterrupt: the user's own, in the launcher
@@ -268,9 +268,9 @@ def described(step: Step, options: Options) -> str:
 def _words(error: BaseException, said: str = "") -> str:
     """The operating system's text, with the path unless said already; or as Python prints it."""
     if isinstance(error, OSError) and error.strerror:
-        path = "" if error.filename is None else repr(error.filename)
+        path = " -> ".join(repr(f) for f in (error.filename, error.filename2) if f is not None)
         return error.strerror if path in said else f"{error.strerror}: {path}"
-    if isinstance(error, SystemExit):
+    if type(error) is SystemExit:  # others, as of a signal, say it in words of their own
         return f"it called sys.exit({error.code!r})"
     text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

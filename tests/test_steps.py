@@ -389,6 +389,33 @@ def test_a_describe_that_returns_nothing_does_not_cost_the_explanation() -> None
     assert "mark" in str(DaemonContext(steps=steps, detach_process=True).explain())
 
 
+def test_an_error_about_two_paths_names_both(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Move(Step):
+            def apply(self, walk):
+                os.rename("/tmp", "/no/such/place")
+        steps = DEFAULT_STEPS.insert_before("report-ready", Move())
+        DaemonContext(steps=steps, detach_process=True).open()
+    """)
+    assert "cannot move: No such file or directory: '/tmp' -> '/no/such/place' (step" in done.stderr
+
+
+def test_a_step_that_a_signal_ends_does_not_say_that_it_called_exit(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, signal
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Connect(Step):
+            def apply(self, walk):
+                os.kill(os.getpid(), signal.SIGTERM)
+        steps = DEFAULT_STEPS.insert_before("report-ready", Connect())
+        DaemonContext(steps=steps, detach_process=True).open()
+    """)
+    assert done.returncode == 1
+    assert "cannot connect: Terminated: terminated by SIGTERM (step 14 of 15, con" in done.stderr
+
+
 # --- in the foreground: whatever fails, wherever, the process is as before
 
 FOREGROUND = """
