@@ -82,7 +82,7 @@ def explain(context: DaemonContext) -> Explanation:
 
 
 def _process(steps: Steps, name: str, options: Options) -> str:
-    if not options.detach_process or "detach" not in steps:
+    if not options.detach_process:
         return "this process"
     distance = steps.index(name) - steps.index("detach")
     return "launcher" if distance < 0 else "daemon" if distance else "all three"

@@ -43,7 +43,7 @@ def freeze(context: DaemonContext, *, spawning: bool = False) -> Options:
         umask=_umask(context.umask),
         prevent_core=_flag("prevent_core", context.prevent_core),
         record_trace=_flag("record_trace", context.record_trace),
-        detach_process=supervisor.detach,
+        detach_process=supervisor.detach and "detach" in context._sequence(),
         spawning=spawning,
         supervisor=supervisor,
         files_preserve=_preserved(context),
@@ -178,6 +178,10 @@ def _detachment(context: DaemonContext, *, spawning: bool) -> Supervisor:
         return detect()
     detach = _flag("detach_process", given) if given is not None else True
     if spawning:
+        if "detach" not in context._sequence():
+            raise OptionError(
+                "spawn() always detaches, and the sequence has no 'detach': leave that step in"
+            )
         return Supervisor("not asked", True, "spawn always detaches")
     return Supervisor("not asked", detach, f"detach_process={detach} was given")
 

@@ -35,9 +35,7 @@ class Walk:
         self.options = options
         self.steps = steps
         self.context = context
-        self.process = (
-            "launcher" if options.detach_process and "detach" in steps else "this process"
-        )
+        self.process = "launcher" if options.detach_process else "this process"
         self.launcher = os.getpid()
         self.number = 0
         self.report: Report | None = None

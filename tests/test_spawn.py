@@ -391,6 +391,24 @@ def test_explicit_readiness_is_waited_for(box: support.Sandbox) -> None:
     )
 
 
+def test_without_detach_it_is_refused_and_the_target_is_not_run_in_the_caller(
+    box: support.Sandbox,
+) -> None:
+    run(
+        box,
+        """
+        from daemon_context import DEFAULT_STEPS
+        context = DaemonContext(steps=DEFAULT_STEPS.remove("detach"))
+        error = caught(context.spawn, write, "ran")
+        assert error["class"] == "OptionError", error
+        assert "no 'detach'" in error["message"]
+        assert not (PLACE / "ran").exists() and not context.is_open
+        write("went-on")
+    """,
+    )
+    assert (box.path / "went-on").exists()
+
+
 @pytest.mark.parametrize(
     ("end", "expected"),
     [

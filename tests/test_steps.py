@@ -621,6 +621,12 @@ def test_explain_gives_the_reason_why_a_step_is_not_needed() -> None:
     assert {row.process for row in explanation} == {"this process"}
 
 
+def test_explain_promises_no_launcher_where_no_step_detaches() -> None:
+    steps = DEFAULT_STEPS.remove("detach")
+    explanation = DaemonContext(detach_process=True, steps=steps).explain()
+    assert explanation["report-ready"].text == "be ready"
+
+
 def test_explain_changes_nothing_even_where_open_would_fail(box: support.Sandbox) -> None:
     done = box.run("""
         import os
