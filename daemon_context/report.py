@@ -74,6 +74,13 @@ class Report:
     def progress(self, number: int) -> None:
         """Note which step is in work, for the session leader to read if it kills us."""
         if self.progress_w in self.walk.descriptors and self.walk.process == "daemon":
+            if not self._is_ours(self.progress_w):
+                culprit = self.walk.applied[-1][1].name
+                raise StartError(
+                    f"step {culprit!r} has closed the descriptor by which the launcher is told, "
+                    "as os.closerange() does; close only what the program has opened",
+                    step=culprit,
+                )
             os.write(self.progress_w, bytes([min(number, 255)]))
 
     def ready(self, status: str = "") -> bool:

@@ -577,6 +577,40 @@ def test_a_report_is_not_written_to_a_file_that_got_the_number_of_its_pipe(
     assert [path.stat().st_size for path in box.path.glob("file-*")] == [0] * 20
 
 
+def test_progress_is_not_written_to_a_file_that_got_the_number_of_its_pipe(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        place = os.getcwd()
+        class CloseAll(Step):
+            def apply(self, walk):
+                os.closerange(3, 100)
+                self.files = [os.open(f"{place}/file-{n}", os.O_WRONLY | os.O_CREAT)
+                              for n in range(20)]
+        steps = DEFAULT_STEPS.insert_after("close-descriptors", CloseAll())
+        DaemonContext(steps=steps, detach_process=True).open()
+    """)
+    assert done.returncode == 1
+    assert "exited with status 1 before it was ready (step 6 of 15, close-all)" in done.stderr
+    assert [path.stat().st_size for path in box.path.glob("file-*")] == [0] * 20
+
+
+def test_a_step_that_closes_the_pipe_of_the_progress_is_named(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Close(Step):
+            def apply(self, walk):
+                os.close(walk.report.progress_w)
+        steps = DEFAULT_STEPS.insert_after("close-descriptors", Close())
+        DaemonContext(steps=steps, detach_process=True).open()
+    """)
+    assert done.returncode == 1
+    assert "step 'close' has closed the descriptor by which the launcher is told" in done.stderr
+
+
 # --- a launcher that is interrupted
 
 WAITING = """
