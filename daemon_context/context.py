@@ -345,6 +345,7 @@ class DaemonContext:
         walk = self._walk
         assert walk is not None
         assert walk.report is not None
+        walk.report.make_room()
         from .failures import unready
 
         failure, status = unready(error or walk.uncaught)

@@ -99,6 +99,7 @@ class Report:
     def fail(self, walk: Walk, error: BaseException, status: int = 1) -> NoReturn:
         """Undo what the daemon did, tell the launcher, and end without unwinding."""
         try:
+            self.make_room()
             for note in walk.roll_back():
                 error.add_note(note)
             if self._is_ours(self.report_w):
@@ -108,6 +109,11 @@ class Report:
                 _write_out_body(walk)
         finally:
             os._exit(status)
+
+    def make_room(self) -> None:
+        """Where no descriptor is left, what tells of the error could not be imported."""
+        if self._is_ours(self.progress_w):
+            self.walk.close(self.progress_w)
 
     def _is_ours(self, fd: int) -> bool:
         return is_still(fd, self.found[fd])

@@ -611,6 +611,30 @@ def test_a_step_that_closes_the_pipe_of_the_progress_is_named(box: support.Sandb
     assert "step 'close' has closed the descriptor by which the launcher is told" in done.stderr
 
 
+@pytest.mark.parametrize("place", ["step", "body"])
+def test_the_error_of_a_daemon_that_has_used_up_its_descriptors_arrives(
+    box: support.Sandbox, place: str
+) -> None:
+    done = box.run("""
+        import resource, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Pool(Step):
+            def apply(self, walk):
+                self.files = []
+                while True:
+                    self.files.append(open("/dev/null"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        steps, pool = DEFAULT_STEPS, Pool()
+        if sys.argv[1] == "step":
+            steps = steps.insert_before("report-ready", pool)
+        with DaemonContext(steps=steps, detach_process=True, readiness="explicit"):
+            pool.apply(None)
+    """, place)  # fmt: skip
+    assert done.returncode == 1
+    assert "Too many open files: '/dev/null'" in done.stderr
+    assert "in apply" in done.stderr
+
+
 # --- a launcher that is interrupted
 
 WAITING = """
