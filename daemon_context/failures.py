@@ -28,12 +28,15 @@ SHORT_LARGEST = 1 << 11
 MOST_NOTES = 8
 
 
-def encode(error: BaseException) -> bytes:
-    """An error as JSON: class, text, facts, notes and traceback."""
+def encode(error: BaseException, process: str = "daemon") -> bytes:
+    """An error as JSON: class, text, facts, notes and traceback.
+
+    :param process: which of ours this is; by its ids, a daemon that made a session would be another
+    """
     facts = error.facts() if isinstance(error, DaemonError) else {}
     notes = getattr(error, "__notes__", ())[:MOST_NOTES]
     fields = {
-        "class": _capped(type(error).__name__, SHORT_LARGEST),
+        "class": _known(type(error)),
         "message": _capped(text_of(error), TEXT_LARGEST),
         "facts": {
             key: _capped(value, SHORT_LARGEST) if isinstance(value, str) else value
@@ -43,9 +46,14 @@ def encode(error: BaseException) -> bytes:
         "notes": [_capped(str(note), SHORT_LARGEST) for note in notes],
         "traceback": _capped(_traceback(error), TRACEBACK_LARGEST),
         "pid": os.getpid(),
-        "process": "session leader" if os.getsid(0) == os.getpid() else "daemon",
+        "process": process,
     }
     return json.dumps(fields).encode()
+
+
+def _known(kind: type) -> str:
+    """The class of ours that it is, or is made from: the launcher would not look up another."""
+    return next((k.__name__ for k in kind.__mro__ if by_name(k.__name__) is k), "")
 
 
 def _traceback(error: BaseException) -> str:

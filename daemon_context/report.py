@@ -103,7 +103,7 @@ class Report:
             for note in walk.roll_back():
                 error.add_note(note)
             if self._is_ours(self.report_w):
-                send(self.report_w, ERROR, _encoded(error))
+                send(self.report_w, ERROR, _encoded(error, self.walk.process))
             flush_standard_streams()
             if walk.owner and walk.options.readiness == "explicit":
                 _write_out_body(walk)
@@ -141,7 +141,7 @@ class Report:
     def lead_failed(self, error: BaseException) -> NoReturn:
         """The session leader itself failed, with a daemon or without."""
         try:
-            send(self.outcome_w, ERROR, _encoded(error))
+            send(self.outcome_w, ERROR, _encoded(error, self.walk.process))
         finally:
             os._exit(1)
 
@@ -172,7 +172,7 @@ class Report:
         frames.drain(self.report_r)
         if frames.complete:
             return self._relay(child, frames)
-        return self._tell(ERROR, _encoded(self._obituary(child)))
+        return self._tell(ERROR, _encoded(self._obituary(child), self.walk.process))
 
     def _obituary(self, child: Child) -> StartError:
         words = "ended, nobody knows how,"
@@ -304,7 +304,7 @@ def prepare(walk: Walk) -> None:
         join_lockfile()
 
 
-def _encoded(error: BaseException) -> bytes:
+def _encoded(error: BaseException, process: str) -> bytes:
     from .failures import encode
 
-    return encode(error)
+    return encode(error, process)

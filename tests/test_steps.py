@@ -416,6 +416,55 @@ def test_a_step_that_a_signal_ends_does_not_say_that_it_called_exit(box: support
     assert "cannot connect: Terminated: terminated by SIGTERM (step 14 of 15, con" in done.stderr
 
 
+def test_a_step_that_makes_a_session_does_not_make_the_daemon_its_leader(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class OwnSession(Step):
+            def apply(self, walk):
+                os.setsid()
+                raise RuntimeError("out of luck")
+        steps = DEFAULT_STEPS.insert_after("detach", OwnSession())
+        DaemonContext(steps=steps, detach_process=True).open()
+    """)
+    assert done.returncode == 1
+    assert "In the daemon (pid " in done.stderr
+    assert "In the session leader" not in done.stderr
+
+
+def test_an_error_of_a_class_made_from_ours_arrives_as_ours_with_its_traceback(
+    box: support.Sandbox,
+) -> None:
+    done = box.run("""
+        from daemon_context import (
+            DEFAULT_STEPS, DaemonContext, DaemonError, DaemonOSEnvironmentError, Step)
+        class NoDatabase(DaemonError):
+            pass
+        class NoRoom(DaemonOSEnvironmentError):
+            pass
+        class Fail(Step):
+            def apply(self, walk):
+                raise self.how
+        for how in (NoDatabase("it is down"), NoRoom("it is full", errno=28)):
+            fail = Fail()
+            fail.how = how
+            steps = DEFAULT_STEPS.insert_before("report-ready", fail)
+            try:
+                DaemonContext(steps=steps, detach_process=True).open()
+            except DaemonError as error:
+                print(type(error).__name__, error.errno, error, "in apply" in error.__notes__[0])
+    """)
+    place = "(step 14 of 15, fail)"
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"DaemonError None it is down {place} True\n"
+        f"DaemonOSEnvironmentError 28 it is full {place} True\n",
+        "",
+    )
+
+
 # --- in the foreground: whatever fails, wherever, the process is as before
 
 FOREGROUND = """
