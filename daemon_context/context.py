@@ -399,11 +399,11 @@ class DaemonContext:
         :param status: a few words about the state, for the handle that `spawn` returns
         """
         walk = self._walk
-        if walk is None:
+        if walk is None or not self._is_open:
             from .errors import DaemonError
 
             raise DaemonError("ready() was called on a context that is not open; call open() first")
-        if walk.owner not in (0, os.getpid()):
+        if walk.owner != os.getpid():
             from .errors import DaemonError
 
             raise DaemonError("ready() was called in a child of the daemon, which alone may say it")

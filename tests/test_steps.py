@@ -465,6 +465,29 @@ def test_an_error_of_a_class_made_from_ours_arrives_as_ours_with_its_traceback(
     )
 
 
+@pytest.mark.parametrize("place", ["detach", "set-umask"])
+@pytest.mark.parametrize("readiness", ["open", "explicit"])
+def test_no_step_can_say_that_the_daemon_is_ready(
+    box: support.Sandbox, readiness: str, place: str
+) -> None:
+    done = box.run("""
+        import os, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Hasty(Step):
+            def apply(self, walk):
+                walk.context.ready("up")
+        class Fail(Step):
+            def apply(self, walk):
+                raise RuntimeError("out of luck")
+        steps = DEFAULT_STEPS.insert_before(sys.argv[2], Hasty())
+        steps = steps.insert_before("report-ready", Fail())
+        DaemonContext(steps=steps, detach_process=True, readiness=sys.argv[1]).open()
+    """, readiness, place)  # fmt: skip
+    assert done.returncode == 1
+    number = ORDER.index(place) + 1
+    assert f"call open() first (step {number} of 16, hasty)" in done.stderr
+
+
 # --- in the foreground: whatever fails, wherever, the process is as before
 
 FOREGROUND = """
