@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType, TracebackType
-    from typing import Any, TypeVar
+    from typing import Any, ClassVar, TypeVar
 
     from .descriptors import Closed
     from .embedding import Handle
@@ -150,6 +150,7 @@ class DaemonContext:
     _is_ready = False
     _registered = False
     _stop: Stop | None = None
+    _all_open: ClassVar[dict[int, DaemonContext]] = {}  # by id: a subclass may compare by value
     _trace: Trace | None = None
     _between: Callable[[], None] | None = None
     _waiting: Callable[[str, float], None] | None = None
@@ -293,6 +294,7 @@ class DaemonContext:
         """All steps are done, in the process that goes on."""
         self._is_open = True
         self._is_ready = False
+        self._all_open[id(self)] = self
         if not self._registered:
             self._registered = True
             atexit.register(self.close)
@@ -310,6 +312,7 @@ class DaemonContext:
             self._fail_unready(None)
         self._is_open = False
         self._is_ready = False
+        self._all_open.pop(id(self), None)
         if self._stop is not None:
             self._stop.end()
         if walk.last_words is not None:

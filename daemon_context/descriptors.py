@@ -116,6 +116,8 @@ def preserved(walk: Walk) -> set[int]:
     kept.update(target.fd for target in options.streams if target.fd > 2)
     kept.update(_activated(walk.launcher))
     kept.update(walk.context._stopping().fds)  # a thread may sleep already
+    if not walk.detaches:
+        kept.update(_of_others_open(walk))
     if options.preserve_logging:
         kept.update(_logging())
     kept.update(_resource_tracker())
@@ -148,6 +150,16 @@ def _acquired(walk: Walk) -> set[int]:
     """What the walk has acquired, and the pid files that this process has locked beside."""
     module = sys.modules.get(f"{__package__}.lockedfile")
     return walk.descriptors.union(*(lock.descriptors for lock in getattr(module, "_held", ())))
+
+
+def _of_others_open(walk: Walk) -> set[int]:
+    """What contexts hold in whose body this one is opened: the program goes on with them."""
+    found: set[int] = set()
+    for context in walk.context._all_open.values():
+        other = context._walk
+        if other is not None and other.owner == os.getpid():
+            found.update(other.descriptors, context._stopping().fds)
+    return found
 
 
 def _activated(launcher: int) -> range:

@@ -824,3 +824,44 @@ def test_in_the_foreground_another_pid_file_of_the_program_stays_locked(
     """, pidfile or "")  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\nTrue\n", "")
     assert sorted(path.name for path in box.path.iterdir()) == ["program.py"]
+
+
+@pytest.mark.parametrize("readiness", ["open", "explicit"])
+def test_a_context_in_another_ones_body_leaves_it_its_descriptors(
+    box: support.Sandbox, readiness: str
+) -> None:
+    done = box.run("""
+        import os, signal, sys, threading
+        from daemon_context import DaemonContext
+        options = {"working_directory": ".", "stdout": "log", "stderr": "log"}
+        with DaemonContext(detach_process=True, readiness=sys.argv[1], pidfile="d.pid",
+                           **options) as outer:
+            outer.sleep(0)
+            with DaemonContext(detach_process=False, signal_map={}, **options):
+                threading.Timer(0.01, outer.request_stop).start()
+                print(outer.sleep(20), flush=True)
+                if sys.argv[1] == "explicit":
+                    outer.ready()
+    """, readiness)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    box.settled()
+    assert box.text("log") == "False\n"
+
+
+def test_a_daemon_that_one_spawns_has_none_of_its_descriptors(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os
+        from daemon_context import DaemonContext
+        def look():
+            with open("ends", "w") as file:
+                file.write(" ".join(n for n in os.listdir("/proc/self/fd") if 2 < int(n)
+                           and "pipe" in os.readlink(f"/proc/self/fd/{n}")))
+        options = {"working_directory": ".", "stdout": "log", "stderr": "log"}
+        with DaemonContext(detach_process=True, readiness="explicit", **options) as outer:
+            outer.sleep(0)
+            DaemonContext(**options).spawn(look).wait()
+            outer.ready()
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    box.settled()
+    assert (box.path / "ends").read_text() == ""
