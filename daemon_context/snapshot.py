@@ -67,7 +67,8 @@ def _text(name: str, proc: int | None) -> str:
     """Content of a file in ``/proc/self``; '' where it is out of reach."""
     try:
         fd = os.open(f"self/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
-        with open(fd) as file:
+        # The program's name is in there, as bytes of any encoding, and cut in mid-character.
+        with open(fd, errors="replace") as file:
             return file.read()
     except (OSError, TypeError):
         return ""

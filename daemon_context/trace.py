@@ -72,7 +72,10 @@ class Trace:
 
     def __getitem__(self, name: str) -> Record:
         """The last record of the step of that name."""
-        return [record for record in self.records if record.name == name][-1]
+        for record in reversed(self.records):
+            if record.name == name:
+                return record
+        raise KeyError(name)
 
     def apply(self, walk: Walk, step: Step) -> None:
         """Apply a step, as the walk does, and record what it changed."""

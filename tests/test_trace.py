@@ -8,12 +8,14 @@ import re
 import select
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon_context import DEFAULT_STEPS
+from daemon_context.trace import Trace
 
 from . import support
 
@@ -390,6 +392,31 @@ def test_off_there_is_no_trace_and_nothing_of_it_is_loaded(box: support.Sandbox)
         assert DaemonContext().trace is None
     """)
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_a_program_of_any_name_is_traced(box: support.Sandbox) -> None:
+    # The kernel cuts the name at 15 bytes, and so in the middle of a character.
+    path = box.script(
+        """
+        import sys
+        from daemon_context import DaemonContext
+        with DaemonContext(detach_process=False, stdout=sys.stdout, umask=0o027,
+                           record_trace=True) as daemon:
+            print(daemon.trace["set-umask"].changes["umask"][1])
+    """
+    )
+    program = path.rename(path.with_name("poll-the-feedsä"))
+    program.write_text(f"#!{sys.executable}\n{program.read_text()}")
+    done = subprocess.run(
+        [program], capture_output=True, text=True, check=False, cwd=box.path, env=box.environ
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "027\n", "")
+
+
+def test_a_step_that_has_no_record(box: support.Sandbox) -> None:
+    trace = Trace()
+    with pytest.raises(KeyError, match="detatch"):
+        trace["detatch"]
 
 
 FAILING = """
