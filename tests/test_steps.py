@@ -186,6 +186,7 @@ def test_the_orders_that_matter_most_are_declared() -> None:
         ("change-directory", "change-root"),
         ("redirect-streams", "open-streams"),
         ("close-descriptors", "detach"),
+        ("detach", "flush-streams"),
         ("report-ready", "write-pidfile"),
     } <= declared
 

@@ -29,6 +29,7 @@ class Detach(Step):
 
     name = "detach"
     touches = frozenset({"pid", "ppid", "pgid", "sid", "tty", "descriptors"})
+    after = {"flush-streams": "launcher and daemon would both write what files have buffered"}
 
     def needed(self, options: Options) -> bool:
         return options.detach_process
