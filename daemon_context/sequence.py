@@ -205,7 +205,7 @@ def _attempt(walk: Walk, step: Step) -> None:
 
 def _take_back(walk: Walk, failure: BaseException) -> None:
     """Undo what this process applied, and note what can't be undone."""
-    lasting = [] if walk.detaches else _lasting(walk)
+    lasting = _lasting(walk)
     for note in walk.roll_back():
         failure.add_note(note)
     walk.close_all()

@@ -323,9 +323,8 @@ def test_a_users_step_that_fails_behaves_like_a_stock_step(
     done = box.run(USER_STEP, "insert_before", place, 10**9 * 9)
     number = ORDER.index(place) + 1
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("daemon_context.errors.") or "In the" in (
-        done.stderr
-    )
+    note = "In the daemon" if number > 4 else "changed for good in this process by: raise-fd-limit"
+    assert note in done.stderr
     message = next(line for line in done.stderr.splitlines() if "cannot set the limit" in line)
     assert f"(step {number} of 15, raise-fd-limit)" in message
     assert "raise-fd-limit" in message
@@ -388,6 +387,34 @@ def test_a_describe_that_returns_nothing_does_not_cost_the_explanation() -> None
 
     steps = DEFAULT_STEPS.insert_after("detach", Silent())
     assert "mark" in str(DaemonContext(steps=steps, detach_process=True).explain())
+
+
+@pytest.mark.parametrize("way", ["daemon", "launcher", "fork"])
+def test_what_a_step_has_changed_for_good_in_the_launcher_is_told(
+    box: support.Sandbox, way: str
+) -> None:
+    done = box.run("""
+        import os, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Fail(Step):
+            touches = frozenset({"luck"})
+            def apply(self, walk):
+                raise RuntimeError("out of luck")
+        def no_fork():
+            raise OSError(11, "out of luck")
+        if sys.argv[1] == "fork":
+            os.fork = no_fork
+        core = DEFAULT_STEPS["prevent-core"]
+        steps = DEFAULT_STEPS.remove("prevent-core").insert_before("detach", core)
+        place = "report-ready" if sys.argv[1] == "daemon" else "detach"
+        if sys.argv[1] != "fork":
+            steps = steps.insert_before(place, Fail())
+        DaemonContext(steps=steps, detach_process=True, pidfile="d.pid").open()
+    """, way)  # fmt: skip
+    assert done.returncode == 1
+    assert "out of luck" in done.stderr
+    told = "prevent-core, fail" if way == "launcher" else "prevent-core"
+    assert done.stderr.endswith(f"changed for good in this process by: {told}\n")
 
 
 def test_an_error_about_two_paths_names_both(box: support.Sandbox) -> None:

@@ -57,6 +57,7 @@ class Detach(Step):
 
         if walk.options.owner_changes or walk.options.chroot_directory:
             prepare(walk)
+        walk.attempted = None  # what it changes ends with the other processes
         flush_standard_streams()  # a user's step may have printed since flush-streams
         activated = os.environ.get("LISTEN_PID") == str(walk.launcher)
         # A handler that raises between the fork and the wait would lose sight of the child.
