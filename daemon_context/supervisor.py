@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 
 from .options import Supervisor
 from .process import of_proc
@@ -75,6 +76,8 @@ class Facts:
         """A socket that a superserver may have given: ``listening``, ``unconnected`` (of
         datagrams) or ``connected``; or ''.
         """
+        if sys.__stdin__ is None:  # it was closed: what has its number now is the program's own
+            return ""
         try:
             if not stat.S_ISSOCK(os.fstat(0).st_mode):
                 return ""

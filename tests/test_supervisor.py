@@ -334,6 +334,23 @@ def test_an_unnamed_socket_pair_on_stdin_is_not(clean: support.Sandbox) -> None:
         assert asked(clean, "setsid", "--wait", stdin=right)[:2] == ("shell", True)
 
 
+def test_a_socket_of_ones_own_that_got_the_number_of_a_closed_stdin_is_not(
+    clean: support.Sandbox,
+) -> None:
+    done = clean.run(
+        """
+        import socket
+        from daemon_context import DaemonContext
+        listener = socket.create_server(("127.0.0.1", 0))
+        assert listener.fileno() == 0
+        found = DaemonContext().supervisor
+        print(found.name, found.detach)
+        """,
+        prefix=["setsid", "--wait", "sh", "-c", '"$@" <&-', "sh"],
+    )
+    assert (done.stdout, done.stderr) == ("shell True\n", "")
+
+
 @pytest.mark.parametrize("stdin", ["null", "closed", "pair", "pipe"])
 def test_used_up_descriptors_are_not_taken_for_inetd(clean: support.Sandbox, stdin: str) -> None:
     left, right = socket.socketpair()
