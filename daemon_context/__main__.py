@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status."""
     options = _parser().parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path, or a dash, of another encoding
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path of another encoding
     try:
         return int(options.run(options))
     except DaemonError as error:

@@ -58,7 +58,7 @@ class Explanation:
     def __str__(self) -> str:
         cells = [("#", "step", "process", "what")]
         cells += [
-            (str(r.number), r.name, r.process, r.text if r.needed else f"– not needed: {r.text}")
+            (str(r.number), r.name, r.process, r.text if r.needed else f"- not needed: {r.text}")
             for r in self.rows
         ]
         remarks = [f"remark: {remark}" for remark in self.remarks]

@@ -142,8 +142,8 @@ def summary(changed: dict[str, tuple[Any, Any]]) -> str:
         if isinstance(before, dict):
             words.append(f"{name}: {_keys(before, after)}")
         else:
-            words.append(f"{name} {before} → {after}")
-    return "; ".join(words) or "–"
+            words.append(f"{name} {before} -> {after}")
+    return "; ".join(words) or "-"
 
 
 def _keys(before: dict[Any, Any], after: dict[Any, Any]) -> str:

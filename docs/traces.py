@@ -100,7 +100,7 @@ def _change(
     row: dict[str, str], name: str, directory: str, numbers: dict[str, str], pipes: dict[str, str]
 ) -> str:
     if row["step"] == "prevent-core":
-        return "core 0 unlimited → 0 0"  # the limits of another machine may be others
+        return "core 0 unlimited -> 0 0"  # the limits of another machine may be others
     text = re.sub(rf"{re.escape(directory)}/tmp\w+", "/tmp/scratch", row[name])
     text = text.replace(directory, HOME)
     text = re.sub(r", \d+ socket:\[\d+\]", "", text)  # to syslog, where there is one
