@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Serve a directory over HTTP as a daemon.
 
-    file_server.py demo     start it, show what runs, and say how to stop it
+    file_server.py demo     start it on the examples, show what runs, and say how to stop it
     file_server.py start    [--directory DIR] [--port N] [--user NAME]
     file_server.py status
     file_server.py stop
@@ -14,25 +14,43 @@ from __future__ import annotations
 
 import argparse
 import os
-import select
+import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from daemon_context import DaemonContext, DaemonError, PidFile
+from daemon_context import Daemon, DaemonContext, DaemonError, PidFile
+from daemon_context.embedding import running
+
+
+@contextmanager
+def trying(what: str, instead: str) -> Iterator[None]:
+    """Say what could not be done, and what to do: the system's words alone don't."""
+    try:
+        yield
+    except (OSError, OverflowError, RuntimeError) as error:  # a port that can't be; no home
+        why = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        sys.exit(f"file_server: cannot {what}: {why}; {instead}")
 
 
 def start(options: argparse.Namespace) -> int:
+    with trying(f"use {str(options.state)!r}", "give another directory with --state"):
+        options.state.mkdir(parents=True, exist_ok=True)
+    with trying(f"serve {str(options.directory)!r}", "give another directory with --directory"):
+        os.scandir(options.directory).close()
     handler = partial(SimpleHTTPRequestHandler, directory=str(options.directory))
-    server = ThreadingHTTPServer(("127.0.0.1", options.port), handler)
-    print(f"bound http://127.0.0.1:{server.server_port}/")
+    with trying(f"listen on port {options.port}", "give another one with --port"):
+        server = ThreadingHTTPServer(("127.0.0.1", options.port), handler)
+    # For the daemon's word to whoever starts it, as its own stdout is the log.
+    caller = open(os.dup(1), "w") if sys.stdout else None  # noqa: SIM115
     context = DaemonContext(
-        working_directory=options.directory,  # one that is not there is refused before the fork
+        working_directory=options.directory,
         pidfile=options.pidfile,
         stdout=options.log,
         stderr=options.log,  # the handler writes a line there for each request
@@ -40,43 +58,35 @@ def start(options: argparse.Namespace) -> int:
         uid=options.user,
         initgroups=options.user is not None,
         detach_process=options.detach,
-        files_preserve=[server.socket],
+        files_preserve=[server.socket, caller],
         readiness="explicit",
         start_timeout=30,
     )
     with context as daemon, server:
         print(f"pid {os.getpid()} serves {options.directory}")
+        print(f"http://127.0.0.1:{server.server_port}/", file=caller)
+        if caller:
+            caller.close()  # or a caller that reads our output would wait for the daemon's end
         daemon.ready()  # only now the launcher exits 0
         server.serve_forever()  # until SIGTERM: see DaemonContext.terminate
     return 0
 
 
 def stop(options: argparse.Namespace) -> int:
-    """Signal the daemon that the kernel names as the owner of the pid file, and nobody else."""
-    pidfile = PidFile(options.pidfile)
-    pid = pidfile.owner()
-    if pid is None:
+    """Stop the daemon that the kernel names as the owner of the pid file, and nobody else."""
+    if PidFile(options.pidfile).holder().state == "free":
         print("not running")
         return 0
-    try:
-        pidfd = os.pidfd_open(pid)
-        # The same owner again: so the pidfd is the daemon's, whatever its number is used for later.
-        if pidfile.owner() == pid:
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-    except ProcessLookupError:
-        print(f"pid {pid} has just ended by itself")
-        return 0
-    if not select.select([pidfd], [], [], 30)[0]:
-        print(f"pid {pid} still runs, 30 seconds after SIGTERM", file=sys.stderr)
-        return 1
-    print(f"pid {pid} is gone")
+    server = running(str(options.pidfile))
+    server.stop()
+    print(f"pid {server.pid} is gone")
     return 0
 
 
 def status(options: argparse.Namespace) -> int:
-    holder = PidFile(options.pidfile).holder()
-    print(holder)
-    return 0 if holder.state == "running" else 3
+    found = Daemon(options.pidfile).status()
+    print(found)
+    return 0 if found.is_running else 3
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -87,8 +97,10 @@ def demo(options: argparse.Namespace) -> int:
     started = subprocess.run(
         [*command, "--port", str(options.port), *extras], stdout=subprocess.PIPE, text=True
     )
+    stopping = shlex.join([*this, "stop", *places])
     if started.returncode:
-        print(f"to stop one that runs already:\n  {' '.join([*this, 'stop', *places])}")
+        if Daemon(options.pidfile).status().is_running:
+            print(f"To stop the one that runs:\n  {stopping}")
         return started.returncode
     print(f"The command has ended with status 0. It said:\n  {started.stdout.strip()}")
 
@@ -96,12 +108,14 @@ def demo(options: argparse.Namespace) -> int:
     print(f"\nIts pid file, {options.pidfile}:\n  {pid}\n\nThe process:")
     show_process(pid)
 
-    with urllib.request.urlopen(started.stdout.split()[-1]) as page:
-        body = page.read().decode()
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(started.stdout.split()[-1]) as page:
+        body = page.read()
         print(f"\nA page fetched from it ({page.status} {page.reason}, {len(body)} bytes):")
-    print("".join(f"  {line}\n" for line in body.splitlines()[:12]) + "  ...")
+    shown = body.decode("ascii", "backslashreplace").splitlines()[:12]  # on any terminal
+    print("".join(f"  {line}\n" for line in shown) + "  ...")
     print(f"\nWhat it logs: {options.log}")
-    print(f"It goes on running. To stop it:\n  {' '.join([*this, 'stop', *places])}")
+    print(f"It goes on running. To stop it:\n  {stopping}")
     return 0
 
 
@@ -129,7 +143,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("verb", choices=["demo", "start", "stop", "status"])
-    parser.add_argument("--directory", type=Path, default=Path(), help="what to serve; default: .")
+    parser.add_argument("--directory", type=Path, help="what to serve; default: ., or the examples")
     parser.add_argument("--port", type=int, default=0, help="default: one that is free")
     parser.add_argument("--user", help="started as root: whom to become")
     parser.add_argument(
@@ -138,17 +152,18 @@ def main() -> int:
         const=True,
         help="detach in any case; default: as whoever started it needs it",
     )
-    parser.add_argument("--state", type=Path, default=state_directory(), help="for pid file, log")
+    parser.add_argument("--state", type=Path, help="directory for pid file and log")
     options = parser.parse_args()
-    options.directory = options.directory.absolute()
-    options.state = options.state.absolute()
+    served = Path(__file__).parent if options.verb == "demo" else Path()  # a clone has a .git
+    options.directory = (options.directory or served).absolute()
+    with trying("find a place for pid file and log", "give a directory with --state"):
+        options.state = (options.state or state_directory()).absolute()
     options.pidfile = options.state / "file-server.pid"
     options.log = options.state / "file-server.log"
     verbs = {"demo": demo, "start": start, "stop": stop, "status": status}
     try:
-        options.state.mkdir(parents=True, exist_ok=True)
         return verbs[options.verb](options)
-    except (DaemonError, OSError, OverflowError) as error:  # the last: a port that can't be
+    except (DaemonError, OSError) as error:
         print(f"file_server: {error}", file=sys.stderr)
         return 1
 

@@ -44,6 +44,7 @@ def public() -> Iterator[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: needs root")
     config.addinivalue_line("markers", "slow: takes seconds")
+    os.environ["no_proxy"] = "*"  # what the tests fetch is on this machine
     # Under nohup, and in the background of a script, they are ignored: by all that the tests start.
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),

@@ -51,7 +51,7 @@ def test_file_server_demo_shows_a_daemon_and_how_to_stop_it(
     box: support.Sandbox, examples: Path
 ) -> None:
     (box.path / "hello.txt").write_text("hello\n")
-    done = serve(box, examples, "demo")
+    done = serve(box, examples, "demo", "--directory", str(box.path))
     assert (done.returncode, done.stderr) == (0, "")
     pid = box.pid("state/file-server.pid")
     assert is_daemon(pid)
@@ -74,20 +74,58 @@ def test_file_server_runs_once_and_says_so(box: support.Sandbox, examples: Path)
     assert serve(box, examples, "start", "--detach").returncode == 0
     pid = box.pid("state/file-server.pid")
     second = serve(box, examples, "start", "--detach")
-    assert second.returncode == 1
+    assert (second.returncode, second.stdout) == (1, "")
     assert f"already running with pid {pid}" in second.stderr
-    assert serve(box, examples, "status").returncode == 0
+    running = serve(box, examples, "status")
+    assert (running.returncode, running.stdout) == (0, f"running with pid {pid}\n")
     assert serve(box, examples, "stop").returncode == 0
     assert serve(box, examples, "stop").stdout == "not running\n"
+    assert serve(box, examples, "status").stdout == "not running\n"
+    box.settled()
+
+
+def test_file_server_asks_and_stops_without_making_a_place(
+    box: support.Sandbox, examples: Path
+) -> None:
+    assert serve(box, examples, "status").stdout == "not running\n"
+    assert serve(box, examples, "stop").stdout == "not running\n"
+    assert not (box.path / "state").exists()
+
+
+def test_file_server_demo_shows_the_examples_and_no_repository(
+    box: support.Sandbox, examples: Path
+) -> None:
+    (box.path / ".git").mkdir()
+    done = serve(box, examples, "demo")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "asyncio_service.py" in done.stdout
+    assert ".git" not in done.stdout
+    again = serve(box, examples, "demo")
+    assert again.returncode == 1
+    assert again.stdout == f"To stop the one that runs:\n{done.stdout.splitlines()[-1]}\n"
+    assert serve(box, examples, "stop").returncode == 0
+
+
+def test_file_server_demo_goes_past_a_proxy_and_its_command_works_in_any_directory(
+    box: support.Sandbox, examples: Path
+) -> None:
+    state = box.path / "my state; echo"
+    proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # nobody is there
+    done = box.run(examples / "file_server.py", "demo", "--state", state, env=proxy)
+    assert (done.returncode, done.stderr) == (0, "")
+    stop = done.stdout.splitlines()[-1]
+    said = subprocess.run(stop, shell=True, env=box.environ, capture_output=True, text=True)
+    assert "is gone\n" in said.stdout
     box.settled()
 
 
 def test_file_server_refuses_a_directory_that_is_not_there(
     box: support.Sandbox, examples: Path
 ) -> None:
-    done = serve(box, examples, "start", "--detach", "--directory", "/nope")
-    assert done.returncode == 1
-    assert "'/nope': No such file or directory" in done.stderr
+    for verb in ("start", "demo"):
+        done = serve(box, examples, verb, "--detach", "--directory", "/nope")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "'/nope': No such file or directory; give another directory with --" in done.stderr
     box.settled()
 
 
@@ -97,8 +135,32 @@ def test_file_server_has_one_line_for_what_can_not_be_used(
 ) -> None:
     done = serve(box, examples, "start", *option)
     assert done.returncode == 1
-    assert done.stderr.startswith("file_server: ")
+    assert done.stdout == ""
+    assert done.stderr.startswith("file_server: cannot ")
+    assert done.stderr.endswith(f" with {option[0]}\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.root
+def test_file_server_without_a_home_asks_for_a_place(
+    open_box: support.Sandbox, examples: Path
+) -> None:
+    script = open_box.script("""
+        import os, runpy, sys
+        from tests.support import preload
+        preload()
+        import argparse, http.server, shlex, shutil, urllib.request
+        os.environ.pop("HOME", None)
+        os.environ.pop("XDG_STATE_HOME", None)
+        os.setresuid(54321, 54321, 54321)
+        sys.argv = sys.argv[1:]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    """)
+    example = shutil.copy(examples / "file_server.py", open_box.path)
+    done = open_box.run(script, example, "start")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("file_server: cannot find a place")
+    assert done.stderr.endswith("; give a directory with --state\n")
 
 
 def test_file_server_says_that_its_port_is_taken(box: support.Sandbox, examples: Path) -> None:
@@ -106,8 +168,8 @@ def test_file_server_says_that_its_port_is_taken(box: support.Sandbox, examples:
     port = started.stdout.strip(" /\n").rpartition(":")[2]
     other = ("--state", str(box.path / "other"), "--port", port, "--detach")
     second = box.run(examples / "file_server.py", "start", *other)
-    assert second.returncode == 1
-    assert "Address already in use" in second.stderr
+    assert (second.returncode, second.stdout) == (1, "")
+    assert f"port {port}: Address already in use; give another one with --port" in second.stderr
     assert not (box.path / "other/file-server.pid").exists()
     assert serve(box, examples, "stop").returncode == 0
 
