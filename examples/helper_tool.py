@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from daemon_context import AlreadyRunning, DaemonContext, DaemonError
@@ -32,7 +33,7 @@ def helper(context: DaemonContext, place: Path) -> None:
         try:
             while True:
                 connection, _ = listener.accept()
-                with connection:
+                with connection, suppress(ConnectionError):  # it may be gone by now
                     number += 1
                     connection.sendall(str(number).encode())
         except TimeoutError:
@@ -60,16 +61,18 @@ def ask(directory: Path, helper: Handle) -> str:
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(directory / "helper.socket"))
-                return connection.recv(64).decode()
-        except (FileNotFoundError, ConnectionRefusedError):
-            # Another tool is just starting it; or it has ended, of idleness, a moment ago.
-            if helper.wait(0.01):
-                helper = ensure(directory)
+                if answer := connection.recv(64).decode():
+                    return answer
+        except (FileNotFoundError, ConnectionError):
+            pass
+        # Another tool is just starting it; or it has ended a moment ago, of idleness or stopped.
+        if helper.wait(0.01):
+            helper = ensure(directory)
 
 
 def main() -> int:
     if len(sys.argv) not in (2, 3) or sys.argv[1] not in ("next", "stop"):
-        print(__doc__, file=sys.stderr)
+        print(__doc__ or "usage: next|stop [DIRECTORY]", file=sys.stderr)  # python -OO
         return 2
     directory = Path(sys.argv[2] if len(sys.argv) > 2 else ".").absolute()
     try:

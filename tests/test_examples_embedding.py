@@ -72,6 +72,34 @@ def test_the_tool_shows_why_its_helper_does_not_start(box: support.Sandbox, exam
     assert not (place / "helper.pid").exists()
 
 
+def test_a_client_that_goes_away_does_not_end_the_helper(
+    box: support.Sandbox, examples: Path
+) -> None:
+    assert tool(box, examples, "next").stdout == "1\n"
+    pid = box.pid("helper.pid")
+    os.kill(pid, signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(box.path / "helper.socket"))
+    os.kill(pid, signal.SIGCONT)
+    assert tool(box, examples, "next").stdout == "3\n"
+    assert box.pid("helper.pid") == pid
+    assert tool(box, examples, "stop").returncode == 0
+
+
+def test_a_tool_whose_helper_dies_before_it_answers_asks_another_one(
+    box: support.Sandbox, examples: Path
+) -> None:
+    assert tool(box, examples, "next").stdout == "1\n"
+    pid = box.pid("helper.pid")
+    os.kill(pid, signal.SIGSTOP)
+    asking = box.popen(examples / "helper_tool.py", "next")
+    place = f"{box.path / 'helper.socket'}\n"
+    support.until(lambda: Path("/proc/net/unix").read_text().count(place) == 2, what="connected")
+    os.kill(pid, signal.SIGKILL)
+    assert asking.communicate() == ("1\n", "")
+    assert tool(box, examples, "stop").returncode == 0
+
+
 def test_stopping_no_helper_is_an_error(box: support.Sandbox, examples: Path) -> None:
     done = tool(box, examples, "stop")
     assert done.returncode == 1
@@ -96,15 +124,17 @@ def test_the_service_answers_says_how_it_is_and_stops(box: support.Sandbox, exam
         assert client.recv(64) == b"HELLO\n"
         running = service(box, examples, "status")
         assert running.returncode == 0
-        assert f"pid {pid}" in running.stdout
+        assert running.stdout == f"running with pid {pid}\n"
         again = service(box, examples, "start")
-        assert again.returncode == 1
+        assert (again.returncode, again.stdout) == (1, "")
         assert f"already running with pid {pid}" in again.stderr
-    assert service(box, examples, "stop").returncode == 0
+        assert service(box, examples, "stop").returncode == 0
+        assert client.recv(64) == b""
     assert not box.processes()
     assert not (box.path / "asyncio-service.pid").exists()
     assert box.text("asyncio-service.log") == "the loop has ended\n"
-    assert service(box, examples, "status").returncode == 3
+    stopped = service(box, examples, "status")
+    assert (stopped.returncode, stopped.stdout) == (3, "not running\n")
     assert service(box, examples, "stop").returncode == 1
     assert service(box, examples).returncode == 2
 
