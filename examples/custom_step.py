@@ -54,12 +54,19 @@ class NoNewPrivileges(Step):
 
 
 def main() -> None:
-    state = Path(sys.argv[1] if len(sys.argv) > 1 else ".").absolute()
-    steps = DEFAULT_STEPS.insert_after(
-        "detach", RaiseFdLimit(int(sys.argv[2]) if len(sys.argv) > 2 else 512)
-    ).insert_after("change-owner", NoNewPrivileges())
+    directory, number, *more = [*sys.argv[1:], *[".", "512"][len(sys.argv) - 1 :]]
+    if more or not number.isdecimal() or directory in ("-h", "--help"):
+        print(__doc__ or "usage: [DIRECTORY] [DESCRIPTORS]", file=sys.stderr)  # python -OO
+        sys.exit(2)
+    state = Path(directory).absolute()
+    steps = DEFAULT_STEPS.insert_after("detach", RaiseFdLimit(int(number))).insert_after(
+        "change-owner", NoNewPrivileges()
+    )
     context = DaemonContext(
-        pidfile=state / "custom-step.pid", stdout=state / "custom-step.log", steps=steps
+        pidfile=state / "custom-step.pid",
+        stdout=state / "custom-step.log",
+        umask=0o022,
+        steps=steps,
     )
     try:
         print(context.explain())

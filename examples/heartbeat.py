@@ -22,13 +22,17 @@ from typing import Any
 from daemon_context import DaemonContext, DaemonError, default_signal_map
 
 SYSLOG = "/dev/log"
+SHORTEST, LONGEST = 0.01, 86400.0
 DEFAULTS: dict[str, Any] = {"seconds": 1.0, "message": "alive"}
 log = logging.getLogger("heartbeat")
 
 
 def configuration(path: Path) -> dict[str, Any]:
     config = {**DEFAULTS, **json.loads(path.read_text())} if path.exists() else dict(DEFAULTS)
-    return {**config, "seconds": float(config["seconds"])}
+    seconds = float(config["seconds"])
+    if not SHORTEST <= seconds <= LONGEST:  # also NaN; 0 would fill the disk
+        raise ValueError(f"seconds={seconds} is not from {SHORTEST} to {LONGEST}")
+    return {**config, "seconds": seconds}
 
 
 def set_up_logging(path: Path) -> None:
@@ -42,13 +46,24 @@ def set_up_logging(path: Path) -> None:
 
 
 def main() -> None:
+    if len(sys.argv) > 2 or sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__ or "usage: heartbeat.py [DIRECTORY]", file=sys.stderr)  # python -OO
+        sys.exit(2)
     state = Path(sys.argv[1] if len(sys.argv) > 1 else ".").absolute()
-    config = configuration(state / "heartbeat.json")  # unreadable: seen on the terminal
-    set_up_logging(state / "heartbeat.log")
+    place, logfile = state / "heartbeat.json", state / "heartbeat.log"
+    try:
+        config = configuration(place)
+    except (OSError, TypeError, ValueError) as error:
+        sys.exit(f"heartbeat: cannot use {str(place)!r}: {error}; mend or remove it")
+    try:
+        set_up_logging(logfile)
+    except OSError as error:
+        why = f"{error.strerror}; give another directory"
+        sys.exit(f"heartbeat: cannot write {str(logfile)!r}: {why}")
 
     def reload(number: int, frame: FrameType | None) -> None:
         try:
-            config.update(configuration(state / "heartbeat.json"))
+            config.update(configuration(place))
             log.info("configuration reloaded")
         except (OSError, TypeError, ValueError) as error:
             log.error("configuration kept: %s", error)  # a typing error must not end the daemon

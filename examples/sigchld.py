@@ -42,6 +42,9 @@ def hire(command: str) -> None:
 
 
 def main() -> None:
+    if len(sys.argv) > 2 or sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__ or "usage: sigchld.py [DIRECTORY]", file=sys.stderr)  # python -OO
+        sys.exit(2)
     state = Path(sys.argv[1] if len(sys.argv) > 1 else ".").absolute()
     signals = {**default_signal_map(), signal.SIGTERM: "request_stop", signal.SIGCHLD: reap}
     context = DaemonContext(

@@ -247,6 +247,7 @@ def test_custom_step_example_applies_both_steps(box: support.Sandbox, examples: 
     done = box.run(examples / "custom_step.py", ".", 300)
     assert done.returncode == 0
     assert re.search(r"^5 +raise-fd-limit +daemon +set the limit", done.stdout, re.M)
+    assert "set umask" not in done.stdout
     pid = box.pid("custom-step.pid")
     assert is_daemon(pid)
     assert support.status(pid)["NoNewPrivs"] == "1"
@@ -285,7 +286,13 @@ def test_heartbeat_logs_reloads_and_stops(box: support.Sandbox, examples: Path) 
     assert box.text("heartbeat.log").endswith(f"heartbeat[{pid}]: stopped\n")
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "{", '{"seconds": "soon"}', "a directory"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[1, 2]", "{", "a directory", '{"seconds": "soon"}'),
+        *('{"seconds": -1}', '{"seconds": 0}', '{"seconds": NaN}', '{"seconds": 1e99}'),
+    ],
+)
 def test_heartbeat_keeps_its_configuration_if_the_new_one_can_not_be_used(
     box: support.Sandbox, examples: Path, text: str
 ) -> None:
@@ -296,6 +303,41 @@ def test_heartbeat_keeps_its_configuration_if_the_new_one_can_not_be_used(
     os.kill(pid, signal.SIGHUP)
     support.until(lambda: "configuration kept" in box.text("heartbeat.log"))
     end(box, pid, "heartbeat.pid")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{", '{"seconds": "soon"}', '{"seconds": -1}'])
+def test_heartbeat_with_a_configuration_that_can_not_be_used_says_so_in_one_line(
+    box: support.Sandbox, examples: Path, text: str
+) -> None:
+    config = box.path / "heartbeat.json"
+    config.write_text(text)
+    done = box.run(examples / "heartbeat.py")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"heartbeat: cannot use {str(config)!r}: ")
+    assert done.stderr.count("\n") == 1
+    box.settled()
+
+
+def test_heartbeat_in_a_directory_that_is_not_there_says_so_in_one_line(
+    box: support.Sandbox, examples: Path
+) -> None:
+    done = box.run(examples / "heartbeat.py", "/nope")
+    assert (done.returncode, done.stdout) == (1, "")
+    said = "heartbeat: cannot write '/nope/heartbeat.log': No such file or directory; give another"
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("example", ["heartbeat", "sigchld", "custom_step"])
+@pytest.mark.parametrize("args", [["--help"], [".", "x"], [".", "1", "2"]])
+def test_wrong_arguments_get_the_usage_and_start_nothing(
+    box: support.Sandbox, examples: Path, example: str, args: list[str]
+) -> None:
+    done = box.run(examples / f"{example}.py", *args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{example}.py [DIRECTORY]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not box.processes()
 
 
 @pytest.mark.root
