@@ -218,10 +218,14 @@ def descriptor_of(option: str, item: Any) -> int | None:
 
 def _preserved(context: DaemonContext) -> frozenset[int]:
     items: Any = context.files_preserve
+    if hasattr(items, "fileno"):  # a file is an iterable as well: of its lines
+        raise refuse("files_preserve", items, "an iterable, such as a list with that file in it")
     try:
         members = () if items is None else tuple(items)
     except Exception as error:  # whatever the items' owner raises
-        raise refuse("files_preserve", items, "None or an iterable") from error
+        raise refuse(
+            "files_preserve", items, "None or an iterable of files and descriptors"
+        ) from error
     if hasattr(items, "__next__"):
         # An iterator gives its items once only: keep them, for after `explain` or a failed start.
         context.files_preserve = members

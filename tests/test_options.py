@@ -346,6 +346,14 @@ def test_files_preserve_takes_any_iterable(items: Any) -> None:
     freeze(DaemonContext(detach_process=True, files_preserve=items))
 
 
+def test_a_file_alone_is_no_list_of_files_to_preserve(tmp_path: Path) -> None:
+    with (
+        open(tmp_path / "log", "a+") as file,  # which would give its lines, and has none
+        pytest.raises(DaemonError, match="such as a list with that file in it"),
+    ):
+        freeze(DaemonContext(detach_process=True, files_preserve=file))
+
+
 def test_files_preserve_takes_descriptors_and_files(tmp_path: Path) -> None:
     left, right = socket.socketpair()
     with (tmp_path / "f").open("w") as file, left, right:
