@@ -108,7 +108,10 @@ _VERBS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
 
 
 def _say(daemon: Daemon, text: str) -> None:
-    print(f"{type(daemon).__name__}: {text}")
+    line = f"{type(daemon).__name__}: {text}"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    # The exit status must tell how it went, and not that a word can't be shown here.
+    print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _waiting(name: str) -> Callable[[str, float], None]:

@@ -99,6 +99,33 @@ def test_verbs_and_exit_statuses(box: support.Sandbox, heartbeat: Path) -> None:
     ]
 
 
+def test_words_that_can_not_be_shown_here_leave_the_exit_status_as_it_is(
+    box: support.Sandbox,
+) -> None:
+    script = box.script("""
+        from daemon_context import Daemon
+
+        class Zähler(Daemon):
+            def run(self):
+                self.tell("fünf → sechs")
+                self.sleep()
+
+        Zähler("d.pid").main()
+    """)
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    done = box.run(script, "start", env=ascii_only)
+    pid = box.pid()
+    assert (done.returncode, done.stdout) == (0, f"Z\\xe4hler: started, pid {pid}\n")
+
+    def status() -> str:
+        done = box.run(script, "status", env=ascii_only)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    support.until(lambda: f"pid {pid}: f\\xfcnf \\u2192 sechs" in status(), what="its words")
+    assert box.run(script, "stop", env=ascii_only).returncode == 0
+
+
 def test_reload_that_fails_keeps_the_old_configuration(
     box: support.Sandbox, heartbeat: Path
 ) -> None:
