@@ -102,7 +102,8 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     if said is None and is_alive(named):
         return Status(
             "unknown",
-            f"the pid file names pid {named}, which runs, but nothing proves that it is the "
-            "daemon: it does not hold the file's lock",
+            f"the pid file {pidfile.path!r} names pid {named}, which runs, but nothing proves that "
+            "it is the daemon: it does not hold the file's lock; end it by its pid if it is, or "
+            "start: that takes the file over",
         )
     return Status("dead", f"not running, but its pid file is there (it was pid {named})")

@@ -477,6 +477,10 @@ def test_foreign_pid_file_of_a_live_process_is_refused(
     done = box.run(heartbeat, "stop")
     assert done.returncode != 0
     assert "nothing proves" in done.stderr
+    assert f"{str(box.path / 'd.pid')!r} names pid" in done.stderr
+    assert done.stderr.endswith(
+        "; end it by its pid if it is, or start: that takes the file over\n"
+    )
     assert innocent.poll() is None
     innocent.kill()
     innocent.wait()
