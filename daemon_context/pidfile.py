@@ -115,13 +115,27 @@ class PidFile(LockedFile):
             self.release()
 
 
-class TimeoutPIDLockFile(PidFile):
+class PIDLockFile(PidFile):
+    """`PidFile` under ``lockfile``'s name and with its parameters and attributes."""
+
+    def __init__(self, path: Any, threaded: bool = False, timeout: float | None = None) -> None:
+        super().__init__(path, timeout)
+        self.lock_file = f"{self.path}.lock"
+        self.unique_name = self.path
+        self.hostname = os.uname().nodename
+        self.pid = os.getpid()
+        self.tname = ""
+
+
+class TimeoutPIDLockFile(PIDLockFile):
     """`PidFile` under python-daemon's name and with its parameters."""
 
     def __init__(
         self, path: Any, acquire_timeout: float | None = None, *args: Any, **kwargs: Any
     ) -> None:
-        super().__init__(path, acquire_timeout)
+        super().__init__(path, *args, **kwargs)
+        if acquire_timeout is not None:
+            self.timeout = acquire_timeout
 
     @property
     def acquire_timeout(self) -> float | None:
@@ -131,10 +145,3 @@ class TimeoutPIDLockFile(PidFile):
     @acquire_timeout.setter
     def acquire_timeout(self, value: float | None) -> None:
         self.timeout = value
-
-
-class PIDLockFile(PidFile):
-    """`PidFile` under ``lockfile``'s name and with its parameters."""
-
-    def __init__(self, path: Any, threaded: bool = False, timeout: float | None = None) -> None:
-        super().__init__(path, timeout)

@@ -11,6 +11,7 @@ from typing import Any
 
 import lockfile
 import pytest
+from lockfile import pidlockfile
 
 from daemon_context import AlreadyRunning, DaemonError, PidFile
 from daemon_context.control import stop
@@ -95,6 +96,20 @@ def test_the_parameters_of_python_daemon_and_lockfile(tmp_path: Path) -> None:
     assert TimeoutPIDLockFile(tmp_path).acquire_timeout is None
     assert PIDLockFile(tmp_path, False, 5).timeout == 5
     assert PIDLockFile(tmp_path, threaded=True, timeout=None).timeout is None
+    assert TimeoutPIDLockFile(tmp_path, timeout=6).timeout == 6
+    assert TimeoutPIDLockFile(tmp_path, None, False, 7).timeout == 7
+    assert TimeoutPIDLockFile(tmp_path, 8, threaded=False, timeout=9).timeout == 8
+    with pytest.raises(TypeError):
+        TimeoutPIDLockFile(tmp_path, timeuot=1)
+
+
+@pytest.mark.parametrize("kind", [PIDLockFile, TimeoutPIDLockFile])
+def test_the_attributes_of_lockfile(tmp_path: Path, kind: type[PIDLockFile]) -> None:
+    path = str(tmp_path / "d.pid")
+    theirs, ours = pidlockfile.PIDLockFile(path), kind(path)
+    assert isinstance(ours, PIDLockFile)
+    for name in ("path", "lock_file", "unique_name", "hostname", "pid", "tname", "timeout"):
+        assert getattr(ours, name) == getattr(theirs, name)
 
 
 @pytest.mark.parametrize("number", ["soon", b"", [], object()])
