@@ -8,7 +8,7 @@ from . import lockedfile
 from .errors import DaemonError
 from .fitness import failed
 from .lockedfile import LockedFile
-from .locks import Holder, pid_in
+from .locks import pid_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,15 +90,12 @@ class PidFile(LockedFile):
                 return None
 
     def break_lock(self) -> None:
-        """Remove a stale file. There is never a need: a start does it by itself.
+        """Remove a stale file, or one's own. There is never a need: a start does it by itself.
 
-        :raises AlreadyRunning: the lock is held, so the file is not stale
+        :raises AlreadyRunning: somebody else holds the lock, so the file is not stale
         """
-        if self.i_am_locking():
-            from .refusals import refused
-
-            raise refused(self.path, Holder("here", os.getpid()))
-        self.begin(os.geteuid(), timeout=0)
+        if not self.i_am_locking():
+            self.begin(os.geteuid(), timeout=0)
         self.abandon()
 
     def __enter__(self: Self) -> Self:

@@ -323,11 +323,15 @@ def test_break_lock_removes_what_is_stale(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_break_lock_leaves_a_lock_of_this_process(tmp_path: Path) -> None:
-    with PidFile(tmp_path / "d.pid") as lock:
-        with pytest.raises(AlreadyRunning, match="this process holds its lock already"):
-            lock.break_lock()
-        assert lock.i_am_locking()
+def test_who_holds_the_lock_may_break_it(tmp_path: Path) -> None:
+    path = tmp_path / "d.pid"
+    with PidFile(path) as lock:
+        lock.break_lock()
+        assert not lock.i_am_locking()
+        assert not path.exists()
+        lock.acquire()
+        assert path.read_text() == f"{os.getpid()}\n"
+    assert not path.exists()
 
 
 def test_a_second_object_for_the_same_file_neither_gets_nor_breaks_the_lock(
@@ -340,6 +344,8 @@ def test_a_second_object_for_the_same_file_neither_gets_nor_breaks_the_lock(
             for timeout in (0, 0.02):
                 with pytest.raises(lockfile.LockError, match="this process holds its lock already"):
                     other.acquire(timeout)
+            with pytest.raises(AlreadyRunning, match="this process holds its lock already"):
+                other.break_lock()
             assert other.is_locked()
             assert not other.i_am_locking()
             assert other.owner() == other.read_pid() == os.getpid()
