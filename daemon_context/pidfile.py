@@ -108,7 +108,8 @@ class PidFile(LockedFile):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.i_am_locking():
+        # A release of a subclass's own may be of a lock that we know nothing of.
+        if self.i_am_locking() or type(self).release is not PidFile.release:
             self.release()
 
 

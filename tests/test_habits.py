@@ -613,6 +613,26 @@ def test_what_a_subclass_does_to_acquire_its_pid_file_is_done(
     assert not (box.path / "d.pid").exists()
 
 
+def test_a_subclass_with_a_lock_of_its_own_releases_it(box: support.Sandbox) -> None:
+    run(
+        box,
+        """
+        import os
+        import daemon, daemon.pidfile
+        class Own(daemon.pidfile.PIDLockFile):
+            def acquire(self, timeout=None):
+                with open(self.path, "x") as file:
+                    print(os.getpid(), file=file)
+            def release(self):
+                os.remove(self.path)
+        with daemon.DaemonContext(pidfile=Own("d.pid")) as context:
+            context.sleep()
+        """,
+    )
+    stop(box)
+    assert not (box.path / "d.pid").exists()
+
+
 def test_a_program_in_the_daemons_place_keeps_the_lock_that_it_inherits(
     box: support.Sandbox,
 ) -> None:
