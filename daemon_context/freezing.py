@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import IOBase
 
 from .errors import OptionError, refuse
 from .options import Options, Supervisor, Target
@@ -192,6 +193,9 @@ def _pidfile(value: Any) -> Any:
         from .pidfile import PidFile
 
         return PidFile(value)
+    if getattr(type(value), "__enter__", None) is IOBase.__enter__:
+        expected = "None, a path or a PidFile; an open file locks nothing: give its path"
+        raise refuse("pidfile", value, expected)
     enters = hasattr(value, "__enter__") and hasattr(value, "__exit__")
     if value is None or (enters and not isinstance(value, type)):
         return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import signal
@@ -229,6 +230,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("pidfile", 7, "context manager"),
     ("pidfile", object(), "context manager"),
     ("pidfile", PidFile, "context manager"),
+    ("pidfile", sys.__stdin__, "an open file locks nothing: give its path"),
+    ("pidfile", io.BytesIO(), "an open file locks nothing"),
     ("stdin", object(), "file object"),
     ("stdin", closed_file(), "open file"),
     ("stdin", 999_999, "not open"),
@@ -422,6 +425,15 @@ def test_any_context_manager_serves_as_pidfile() -> None:
     options = freeze(DaemonContext(detach_process=True, pidfile=manager))
     assert options.pidfile is manager
     assert options.pidfile_lock is None
+
+
+def test_a_file_that_locks_itself_serves_as_pidfile(tmp_path: Path) -> None:
+    class Locked(io.FileIO):
+        def __enter__(self) -> Any:
+            return self
+
+    with Locked(tmp_path / "d.pid", "w") as file:
+        assert freeze(DaemonContext(detach_process=True, pidfile=file)).pidfile is file
 
 
 def test_owners_are_numbers_or_names() -> None:
