@@ -17,6 +17,26 @@ if TYPE_CHECKING:
 
     Self = TypeVar("Self", bound="PidFile")
 
+# What programs import from `lockfile.pidlockfile` together with its class.
+_LOCKFILES = (
+    "AlreadyLocked",
+    "LockFailed",
+    "LockTimeout",
+    "NotLocked",
+    "NotMyLock",
+    "read_pid_from_pidfile",
+    "remove_existing_pidfile",
+    "write_pid_to_pidfile",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOCKFILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lockfile import pidlockfile
+
+    return getattr(pidlockfile, name)
+
 
 class PidFile(LockedFile):
     """A pid file with the interface of ``lockfile``'s locks.

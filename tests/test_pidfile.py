@@ -13,6 +13,7 @@ import lockfile
 import pytest
 from lockfile import pidlockfile
 
+import daemon_context.pidfile
 from daemon_context import AlreadyRunning, DaemonError, PidFile
 from daemon_context.control import stop
 from daemon_context.errors import DaemonOSEnvironmentError, OptionError
@@ -125,6 +126,16 @@ def test_a_path_that_can_not_be_one_is_refused(kind: type[PidFile], path: Any) -
     with pytest.raises(OptionError) as caught:
         kind(path)
     assert f"pidfile={path!r} can't be used: expected a path" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", daemon_context.pidfile._LOCKFILES)
+def test_the_other_names_of_lockfiles_module(name: str) -> None:
+    assert getattr(daemon_context.pidfile, name) is getattr(pidlockfile, name)
+
+
+def test_no_other_name() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'x'"):
+        daemon_context.pidfile.x  # noqa: B018
 
 
 def test_release_without_the_lock(box: support.Sandbox) -> None:
