@@ -141,6 +141,7 @@ class DaemonContext:
         self.record_trace = record_trace
 
     # Class-level defaults, so that a subclass need not call our __init__ before it sets options.
+    # None, nor a method, is named _start or _stop: subclasses use these, as python-daemon's runner.
     _steps: Any = None
     _uid: Any = None
     _gid: Any = None
@@ -149,7 +150,7 @@ class DaemonContext:
     _is_open = False
     _is_ready = False
     _registered = False
-    _stop: Stop | None = None
+    _loop_stop: Stop | None = None
     _all_open: ClassVar[dict[int, DaemonContext]] = {}  # by id: a subclass may compare by value
     _trace: Trace | None = None
     _between: Callable[[], None] | None = None
@@ -224,7 +225,7 @@ class DaemonContext:
             processes; nothing of the start is left
         """
         if not self._is_open:
-            self._start()
+            self._start_walk()
 
     def spawn(self, target: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Handle:
         """Run the target in a daemon, and go on. Always detaches; the context stays closed here.
@@ -245,7 +246,7 @@ class DaemonContext:
             raise refuse("target", target, "a function, or 'package.module:function'")
         launcher = os.getpid()
         try:
-            walk = self._start(spawning=True)
+            walk = self._start_walk(spawning=True)
             if not walk.over:
                 embedding.run_target(self, target, args, kwargs)
         except BaseException as error:
@@ -260,7 +261,7 @@ class DaemonContext:
         steps = self.steps = as_steps(self.steps)
         return steps
 
-    def _start(self, *, spawning: bool = False) -> Walk:
+    def _start_walk(self, *, spawning: bool = False) -> Walk:
         """Walk the sequence. Returns in the daemon; in the launcher only where it spawns."""
         with CollectorHeld():
             from .sequence import start
@@ -313,8 +314,8 @@ class DaemonContext:
         self._is_open = False
         self._is_ready = False
         self._all_open.pop(id(self), None)
-        if self._stop is not None:
-            self._stop.end()
+        if self._loop_stop is not None:
+            self._loop_stop.end()
         if walk.last_words is not None:
             walk.last_words.close()
         if walk.entered:
@@ -386,12 +387,12 @@ class DaemonContext:
         return self._stopping().every(seconds)
 
     def _stopping(self) -> Stop:
-        if self._stop is not None:
-            return self._stop
+        if self._loop_stop is not None:
+            return self._loop_stop
         from .stopping import Stop
 
         # Atomic: a signal handler may come in between, and ask for one as well.
-        stop: Stop = self.__dict__.setdefault("_stop", Stop(self._between))
+        stop: Stop = self.__dict__.setdefault("_loop_stop", Stop(self._between))
         return stop
 
     def ready(self, status: str = "") -> None:

@@ -186,7 +186,7 @@ class Daemon:
     def daemonize(self) -> None:
         """Become the daemon. Called by `start`; by itself it returns in the ready daemon only."""
         context = self._make_context()
-        walk = context._start(spawning=True)
+        walk = context._start_walk(spawning=True)
         if walk.over and self._launching:
             # As an exception, so that an override of this method goes on in the daemon only.
             raise _Launched(walk.daemon)

@@ -347,6 +347,31 @@ def test_terminate_set_on_the_instance_is_the_handler(box: support.Sandbox) -> N
     log(box, "up", "bye 15")
 
 
+def test_a_subclass_may_have_the_methods_of_a_runner(box: support.Sandbox) -> None:
+    """Under the names that python-daemon's own runner has them."""
+    run(
+        box,
+        """
+        import signal, time
+        import daemon, daemon.pidfile
+        class Feed(daemon.DaemonContext):
+            _stop = False
+            def _start(self):
+                with self:
+                    while not self._stop:
+                        time.sleep(0.01)
+                    with open("log", "a") as log:
+                        print("stopped", file=log)
+            def stop(self, *signal):
+                self._stop = True
+        Feed(working_directory=".", pidfile=daemon.pidfile.PIDLockFile("d.pid"),
+             signal_map={signal.SIGTERM: "stop"})._start()
+        """,
+    )
+    stop(box)
+    log(box, "stopped")
+
+
 def test_own_attributes_are_kept_and_read_from_with_as(box: support.Sandbox) -> None:
     run(
         box,

@@ -591,7 +591,7 @@ def test_a_handler_that_sleeps_takes_nothing_from_the_sleep_that_it_interrupts(
         polls, looks, clock = [], [], [0]
         wait, stopping.poll = stopping.poll, poll
         stopping.monotonic = lambda: clock[-1]
-        daemon._stop._between = lambda: looks.append(len(polls))
+        daemon._loop_stop._between = lambda: looks.append(len(polls))
         print(daemon.sleep(1), looks)"""
     options = "signal_map={signal.SIGUSR1: lambda *args: daemon.sleep(1)}"
     program = run(box, options, body, "from daemon_context import stopping")
