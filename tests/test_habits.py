@@ -302,6 +302,7 @@ def test_a_subclass_with_its_own_terminate_exit_and_positional_init(box: support
             feed.sleep()
         """,
     )
+    log(box, "feed 0")  # a signal that comes before the body leaves nothing to exit
     stop(box)
     log(box, "feed 0", "terminate 15", "exit SystemExit True", "closed False")
 
