@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -51,6 +52,13 @@ def test_the_positional_order_is_that_of_python_daemon() -> None:
     keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     assert ordered == POSITIONAL
     assert set(KEYWORDS) <= set(keywords)
+
+
+def test_the_readme_names_all_that_python_daemons_has_not() -> None:
+    theirs = {*POSITIONAL, "close", "is_open", "open", "terminate"}
+    ours = {name for name in dir(DaemonContext()) if not name.startswith("_")}
+    _, _, text = (support.ROOT / "README.md").read_text().partition("has some names more")
+    assert set(re.findall(r"`(\w+)`", text)) == ours - theirs
 
 
 def test_positional_values_arrive_at_their_names() -> None:
