@@ -18,6 +18,8 @@ else:
     import _signal as signal
 
 SIGNALS = signal.valid_signals()
+# The system's own: gevent puts one into `os` that waits for a SIGCHLD, which is blocked here.
+waitpid = sys.modules[os.name].waitpid
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 LONGEST_POLL = 1_000_000  # seconds; poll(2) takes a C int of milliseconds
 CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 5, 6, 7, 18
@@ -120,7 +122,7 @@ def reap(pid: int, *, block: bool = True) -> int | None:
     program's own ``subprocess``. None: it still runs, or somebody else has reaped it.
     """
     try:
-        reaped, status = os.waitpid(pid, 0 if block else os.WNOHANG)
+        reaped, status = waitpid(pid, 0 if block else os.WNOHANG)
     except ChildProcessError:  # SIGCHLD is ignored, or a handler of the program waits for all
         return None
     return status if reaped else None

@@ -115,3 +115,15 @@ def test_the_garbage_collector_is_left_as_the_program_has_set_it(box: support.Sa
         f"held {steps} True",
         f"free {steps} True",
     ]
+
+
+def test_a_waitpid_that_a_library_has_put_into_os_is_not_asked(box: support.Sandbox) -> None:
+    """As gevent's, which waits for a signal that is blocked."""
+    done = box.run("""
+        import os, time
+        os.waitpid = lambda *args: time.sleep(1000)
+        from daemon_context import DaemonContext
+        with DaemonContext(detach_process=True):
+            pass
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
