@@ -367,13 +367,24 @@ class DaemonContext:
     def request_stop(
         self, signal_number: int | None = None, frame: FrameType | None = None
     ) -> None:
-        """Ask the daemon's loop to end; also a handler for the signal map: ``"request_stop"``."""
-        self._stopping().request()
+        """Ask the daemon's loop to end; also a handler for the signal map: ``"request_stop"``.
+
+        :raises SystemExit: as `terminate`, in a child that the daemon has forked and that never
+            sleeps nor asks: nobody would look at the request there
+        """
+        stop = self._stopping()
+        if signal_number is not None and self._is_copy() and not stop.is_watched:
+            self.terminate(signal_number, frame)
+        stop.request()
+
+    def _is_copy(self) -> bool:
+        """Whether this is a child that the daemon has forked."""
+        return self._walk is not None and self._walk.owner not in (0, os.getpid())
 
     @property
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""
-        return self._stopping().requested
+        return self._stopping().look()
 
     def sleep(self, seconds: float | None = None) -> bool:
         """Sleep; True when the time is over, False at once when a stop is requested.
@@ -407,7 +418,7 @@ class DaemonContext:
             from .errors import DaemonError
 
             raise DaemonError("ready() was called on a context that is not open; call open() first")
-        if walk.owner != os.getpid():
+        if self._is_copy():
             from .errors import DaemonError
 
             raise DaemonError("ready() was called in a child of the daemon, which alone may say it")

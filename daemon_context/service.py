@@ -261,7 +261,7 @@ class Daemon:
         """SIGTERM: a loop made of sleep() or every() finishes its round; anything else is left."""
         if not self._looping:
             raise Terminated(number)
-        self._opened().request_stop()
+        self._opened().request_stop(number)
 
     def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         """SIGHUP: reload between two rounds; at once where run() has a loop of its own."""

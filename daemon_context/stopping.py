@@ -41,8 +41,19 @@ class Stop:
         self._between = between
         self.requested = False
         self._over = False
+        self._watched_in = 0  # the process that looks whether there is a request
         self._sleepers: set[object] = set()
         self._pipes_of: dict[int, tuple[int, ...]] = {}  # by process: a fork must not share them
+
+    def look(self) -> bool:
+        """Whether a stop is requested, for who is going to look again."""
+        self._watched_in = os.getpid()
+        return self.requested
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody looks in this process, and not in the one that it was forked from."""
+        return self._watched_in == os.getpid()
 
     def request(self) -> None:
         """Request a stop: every sleep ends at once, in all threads."""
@@ -87,6 +98,7 @@ class Stop:
         :param seconds: how long; None sleeps until a stop is requested
         """
         deadline = None if seconds is None else monotonic() + seconds
+        self.look()
         sleeper = object()
         self._sleepers.add(sleeper)
         try:

@@ -682,3 +682,36 @@ def test_a_handler_that_raises_as_signals_are_blocked_leaves_none_blocked(
             print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
+
+
+@pytest.mark.parametrize("look", ["daemon.sleep(0)", "next(daemon.every(1))"])
+def test_a_request_ends_a_forked_worker_that_never_looks_at_it(
+    box: support.Sandbox, look: str
+) -> None:
+    """As a pool of multiprocessing ends its own: it waited for them for ever."""
+    program = foreground(
+        box,
+        "signal_map={signal.SIGTERM: 'request_stop'}",
+        f"""
+        import multiprocessing
+        def work(looks):
+            daemon.stop_requested if looks else None
+            began.set()
+            while not (looks and daemon.stop_requested):
+                time.sleep(0.01)
+            print("asked", flush=True)
+        {look}
+        fork = multiprocessing.get_context("fork")
+        for looks in False, True:
+            began = fork.Event()
+            worker = fork.Process(target=work, args=[looks])
+            worker.start()
+            began.wait()
+            worker.terminate()
+            worker.join()
+            print("ended with status", worker.exitcode, flush=True)
+        print(daemon.stop_requested)
+    """,
+    )
+    end = "ended with status 0"
+    assert ended(program) == (0, f"{end}\nasked\n{end}\nFalse\n", "")
