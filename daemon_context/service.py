@@ -88,12 +88,12 @@ class Daemon:
 
         :param seconds: how long; None: until a stop is requested
         """
-        self._looping = True
+        self._looping = self._looping or _is_main_thread()
         return self._opened().sleep(seconds)
 
     def every(self, seconds: float) -> Iterator[int]:
         """A round now and then each `seconds`, until a stop is requested."""
-        self._looping = True
+        self._looping = self._looping or _is_main_thread()
         return self._opened().every(seconds)
 
     def tell(self, text: str) -> None:
@@ -259,9 +259,10 @@ class Daemon:
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM: a loop made of sleep() or every() finishes its round; anything else is left."""
+        if self._context is not None:
+            self._context.request_stop(number)  # also for threads that sleep
         if not self._looping:
             raise Terminated(number)
-        self._opened().request_stop(number)
 
     def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         """SIGHUP: reload between two rounds; at once where run() has a loop of its own."""
@@ -364,6 +365,12 @@ def _told(error: Exception) -> dict[str, str]:
     except OSError:  # no descriptor is left to read it
         return {"message": f"{type(error).__name__}: {text_of(error)}"[:TEXT_LARGEST]}
     return told(error)
+
+
+def _is_main_thread() -> bool:
+    """Whether it is `run` that sleeps, and not a thread beside it."""
+    threading = sys.modules.get("threading")
+    return threading is None or threading.current_thread() is threading.main_thread()
 
 
 def _status(outcome: Any) -> int:

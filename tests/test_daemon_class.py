@@ -1163,6 +1163,38 @@ def test_a_sleep_in_setup_says_nothing_about_the_loop_of_run(box: support.Sandbo
     assert not list(box.path.glob("d.pid*"))  # and it was not killed
 
 
+@pytest.mark.parametrize("wait", ["self.sleep(1000)", "list(self.every(1000))"])
+def test_a_stop_reaches_a_thread_that_sleeps_and_a_run_that_does_not(
+    box: support.Sandbox, wait: str
+) -> None:
+    script = box.script(f"""
+        import threading, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def setup(self):
+                threading.Thread(target=self.beside).start()
+            def beside(self):
+                print("began", flush=True)
+                {wait}
+                print("thread ended", flush=True)
+            def run(self):
+                while True:
+                    time.sleep(0.01)
+            def on_reload(self):
+                print("reloaded", flush=True)
+            def cleanup(self):
+                print("cleanup", flush=True)
+        D("d.pid", stdout="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    box.text("d.log")
+    assert box.run(script, "reload").returncode == 0
+    assert box.run(script, "stop").returncode == 0
+    assert log(box)[:2] == ["began", "reloaded"]
+    assert sorted(log(box)[2:]) == ["cleanup", "thread ended"]
+    assert not list(box.path.glob("d.pid*"))
+
+
 def test_a_reload_after_a_sleep_of_setup_is_not_left_for_a_loop_that_never_sleeps(
     box: support.Sandbox,
 ) -> None:
