@@ -219,9 +219,9 @@ def reload(
         raise NotRunning("cannot reload: the daemon is not running", path=pidfile.path)
     try:
         path = statusfile.path_of(pidfile.path)
-        before = _reloads(path, target.pid)
+        begun = _begun(path, target.pid)
         target.send(signal.SIGHUP)
-        return _reloaded(target, path, before, timeout)
+        return _reloaded(target, path, begun, timeout)
     finally:
         target.close()
 
@@ -230,8 +230,8 @@ class NotRunning(DaemonError):
     """There is no daemon to act on."""
 
 
-def _reloads(path: str, pid: int) -> int:
-    """How often it has reloaded until now."""
+def _begun(path: str, pid: int) -> int:
+    """How many reloads it has begun until now: with an older configuration than ours."""
     said = statusfile.read(path)
     if said is None and not os.path.lexists(path):
         raise DaemonError(
@@ -250,7 +250,7 @@ def _reloads(path: str, pid: int) -> int:
     number = said.get("reloads")
     if not isinstance(number, int):
         raise DaemonError(f"cannot reload: the daemon (pid {pid}) is not ready yet", pid=pid)
-    return number
+    return number + bool(said.get("reloading"))
 
 
 def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
@@ -261,7 +261,8 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
                 f"the daemon (pid {target.pid}) ended while it reloaded", pid=target.pid
             )
         said = statusfile.read(path) or {}
-        if said.get("reloads", before) != before:
+        done = said.get("reloads")
+        if isinstance(done, int) and done > before:
             if said.get("reload_error"):
                 raise _refused(said["reload_error"], target.pid)
             return target.pid

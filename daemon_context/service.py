@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from _thread import allocate_lock
 
 from . import control
 from .context import DaemonContext, default_signal_map
@@ -25,7 +26,7 @@ from .stopping import Terminated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
     from typing import Any, NoReturn
 
@@ -62,6 +63,7 @@ class Daemon:
     _launching = False
     _looping = False
     _reload_due = False
+    _at_reload = allocate_lock()
     _said: StatusFile | None = None
 
     # --- to override
@@ -219,11 +221,8 @@ class Daemon:
         context, process = self._context, os.getpid()
         error: BaseException | None = None
         try:
-            self.setup()
-            if context.stop_requested:  # in a sleep(): run() may have a loop of its own
-                raise Terminated(signal.SIGTERM)
-            self._looping = False
-            self._reload_if_due()  # the same
+            self._beside_run(self.setup)
+            self._reload_if_due()  # it came in a sleep(): run() may have a loop of its own
             self._ready()
             return _status(self.run())
         except SystemExit as ended:
@@ -242,8 +241,7 @@ class Daemon:
         raise error
 
     def _ready(self) -> None:
-        if self._said is not None:
-            self._said.tell(ready=True, text=None, reloads=0)
+        self._tell_reloads(ready=True, text=None)
         if self._context is not None and self._context.is_open:
             self._context.ready()
 
@@ -271,17 +269,38 @@ class Daemon:
             self._reload_if_due()
 
     def _reload_if_due(self) -> None:
-        if not self._reload_due:
-            return
-        self._reload_due = False
+        # Who comes in the middle of one leaves the next to who is at it: begun with an older
+        # configuration, the outer one would be the last to set its own.
+        while self._reload_due and self._at_reload.acquire(blocking=False):
+            try:
+                self._reload_due = False
+                self._reload()
+            finally:
+                self._at_reload.release()
+
+    def _reload(self) -> None:
+        self._tell_reloads(reloading=True)  # who asks from now on, asks for the next one
         failure = None
         try:
-            self.on_reload()
+            self._beside_run(self.on_reload)
         except Exception as error:
             failure = _told(error)
+        self._tell_reloads(1, reloading=False, reload_error=failure)
+
+    def _tell_reloads(self, done: int = 0, **values: Any) -> None:
         if self._said is not None:
-            count = self._said.values.get("reloads", 0) + 1
-            self._said.tell(reloads=count, reload_error=failure)
+            self._said.tell(reloads=self._said.values.get("reloads", 0) + done, **values)
+
+    def _beside_run(self, method: Callable[[], None]) -> None:
+        """A sleep() in it says nothing about the loop of run()."""
+        looping = self._looping
+        try:
+            method()
+        finally:
+            self._looping = looping
+        context = self._context
+        if not looping and context is not None and context.stop_requested:  # nobody else would look
+            raise Terminated(signal.SIGTERM)
 
     # --- making the context
 

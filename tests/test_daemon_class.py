@@ -1009,6 +1009,74 @@ def test_a_reload_that_comes_just_before_a_long_sleep(box: support.Sandbox, loop
     assert box.run(script, "stop").returncode == 0
 
 
+@pytest.mark.parametrize("loop", ["self.sleep()", "while True: time.sleep(0.01)"])
+def test_a_reload_in_the_middle_of_another_is_one_of_its_own(
+    box: support.Sandbox, loop: str
+) -> None:
+    """It is not told the outcome of the other, whose older configuration is not the last one."""
+    script = box.script(f"""
+        import os, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                {loop}
+            def _on_hangup(self, *args):
+                with open("signals", "a") as file:
+                    file.write("x")
+                super()._on_hangup(*args)
+            def on_reload(self):
+                with open("conf") as file:
+                    name = file.read()
+                open(f"{{name}} is read", "w").close()
+                while not os.path.exists(f"{{name}} may be taken"):
+                    time.sleep(0.01)
+                print("took", name, flush=True)
+                if name == "bad":
+                    raise ValueError("bad configuration")
+        D("d.pid", stdout="d.log", working_directory=".").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    reloads = {}
+    for name in ("good", "bad"):
+        (box.path / "conf").write_text(name)
+        reloads[name] = box.popen(script, "reload")
+        support.until(lambda: len(box.text("signals")) == len(reloads))
+        support.until((box.path / "good is read").exists)
+    for name, status in (("good", 0), ("bad", 1)):
+        (box.path / f"{name} may be taken").touch()
+        assert reloads[name].wait(20) == status
+    assert log(box) == ["took good", "took bad"]
+
+
+def test_a_sleep_in_on_reload_says_nothing_about_the_loop_of_run(box: support.Sandbox) -> None:
+    script = box.script("""
+        import os, signal, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                while True:
+                    time.sleep(0.01)
+            def on_reload(self):
+                self.sleep(0.01)
+                if os.path.exists("stop"):
+                    os.kill(os.getpid(), signal.SIGTERM)
+            def cleanup(self):
+                print("cleanup", flush=True)
+        D("d.pid", stdout="d.log", working_directory=".").main()
+    """)
+    for when in ("later", "in it"):
+        assert box.run(script, "start").returncode == 0
+        pid = box.pid()
+        if when == "in it":
+            (box.path / "stop").touch()
+            os.kill(pid, signal.SIGHUP)
+        else:
+            assert box.run(script, "reload").returncode == 0
+            os.kill(pid, signal.SIGTERM)
+        support.gone(pid)
+    assert log(box) == ["cleanup"] * 2
+
+
 def test_a_daemon_in_the_foreground_keeps_its_neighbours_when_it_is_killed(
     box: support.Sandbox,
 ) -> None:
