@@ -28,6 +28,7 @@ STARTING = 10.0  # seconds to wait for a start that is under way
 SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
 
 _shown: BaseException | None = None
+_handlers_are_ours = False
 
 #: In the daemon of `spawn`, for the target: its context, which has `ready` and the loop.
 current: DaemonContext | None = None
@@ -167,22 +168,25 @@ def run_target(
     def run() -> None:
         global current
         current = context
-        # Exit handlers that were there before the fork are the launcher's; those to come are ours.
-        atexit._clear()
-        try:
-            with context:
-                try:
-                    target(*args, **kwargs)
-                except BaseException as error:
-                    context._ended(error)  # now: its threads may go on for ever
-                    exit_status(error)
-                    raise
-                finally:
-                    _finish_threads()
-        finally:
-            atexit._run_exitfuncs()
+        forget_launcher()
+        with context:
+            try:
+                target(*args, **kwargs)
+            except BaseException as error:
+                context._ended(error)  # now: its threads may go on for ever
+                exit_status(error)
+                raise
+            finally:
+                _finish_threads()
 
     run_to_exit(run)
+
+
+def forget_launcher() -> None:
+    """In the daemon: exit handlers from before the fork are not ours, those to come are."""
+    global _handlers_are_ours
+    atexit._clear()
+    _handlers_are_ours = True
 
 
 def raised(error: BaseException) -> NoReturn:
@@ -197,15 +201,22 @@ def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
     """
     status = 1
     try:
-        status = run(*args) or 0
-        _finish_threads()
-    except BaseException as error:
-        status = exit_status(error)
+        status = _status_of(run, *args)
+        status = _status_of(_finish_threads) or status
+        if _handlers_are_ours:
+            atexit._run_exitfuncs()
     finally:
         try:
             _write_out()
         finally:
             os._exit(status)
+
+
+def _status_of(run: Callable[..., Any], *args: Any) -> int:
+    try:
+        return run(*args) or 0
+    except BaseException as error:
+        return exit_status(error)
 
 
 def _write_out() -> None:

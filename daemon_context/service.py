@@ -14,7 +14,7 @@ from _thread import allocate_lock
 from . import control
 from .context import DaemonContext, default_signal_map
 from .descriptors import is_open
-from .embedding import SCHEDULE, exit_status, run_to_exit
+from .embedding import SCHEDULE, exit_status, forget_launcher, run_to_exit
 from .errors import DaemonError, refuse, text_of
 from .pidfile import PidFile
 from .process import signal
@@ -195,7 +195,9 @@ class Daemon:
         if walk.over:
             os._exit(0)
         self._context = context
-        if not self._launching:
+        if self._launching:
+            forget_launcher()
+        else:
             atexit.register(Daemon.delpid, self)  # nobody else removes the status file then
             self._ready()
 

@@ -1410,6 +1410,42 @@ def test_sigterm_ends_what_run_has_left_behind(box: support.Sandbox, verb: str) 
     program.wait(20)
 
 
+@pytest.mark.parametrize("verb", ["run", "start"])
+@pytest.mark.parametrize("end", ["pass", "raise RuntimeError('no luck')", "sys.exit(3)"])
+def test_a_daemon_ends_as_a_program_does(box: support.Sandbox, verb: str, end: str) -> None:
+    """Threads are waited for, then exit handlers run, however run() ends: those of the daemon."""
+    program = box.popen(f"""
+        import atexit, os, sys, threading, time
+        from daemon_context import Daemon
+        def note(text, name="notes"):
+            with open(name, "a") as file:
+                file.write(text + "\\n")
+        class D(Daemon):
+            def setup(self):
+                atexit.register(note, "exit handler")
+            def run(self):
+                threading.Thread(target=self.work).start()
+                {end}
+            def work(self):
+                while not os.path.exists("go-on"):
+                    time.sleep(0.01)
+                note("work is done")
+            def cleanup(self):
+                note("cleanup")
+        if sys.argv[1] == "start":
+            atexit.register(note, "exit handler", "notes of the launcher")
+        D("d.pid", working_directory=".", stderr="d.log").main()
+    """, verb)  # fmt: skip
+    support.until(lambda: box.text("notes") == "cleanup\n")
+    if verb == "start":
+        assert program.wait(20) == 0
+    (box.path / "go-on").touch()
+    box.settled()
+    assert box.text("notes") == "cleanup\nwork is done\nexit handler\n"
+    if verb == "start":
+        assert box.text("notes of the launcher") == "exit handler\n"
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
