@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STARTING = 10.0  # seconds to wait for a start that is under way
 SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
+ENDINGS = (("logging", "shutdown"), ("multiprocessing.util", "_exit_function"))
 
 _shown: BaseException | None = None
 _handlers_are_ours = False
@@ -183,9 +184,17 @@ def run_target(
 
 
 def forget_launcher() -> None:
-    """In the daemon: exit handlers from before the fork are not ours, those to come are."""
+    """In the daemon: exit handlers from before the fork are not ours, those to come are; and those
+    of modules that have one to end what a process has.
+    """
     global _handlers_are_ours
     atexit._clear()
+    for name, function in ENDINGS:
+        if (module := sys.modules.get(name)) is not None:
+            atexit.register(getattr(module, function))
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None:
+        processes._children.clear()  # the launcher's
     _handlers_are_ours = True
 
 

@@ -1446,6 +1446,50 @@ def test_a_daemon_ends_as_a_program_does(box: support.Sandbox, verb: str, end: s
         assert box.text("notes of the launcher") == "exit handler\n"
 
 
+@pytest.mark.parametrize("way", ["start", "spawn"])
+def test_logging_and_multiprocessing_end_what_the_daemon_has_and_nothing_of_the_launcher(
+    box: support.Sandbox, way: str
+) -> None:
+    """Their exit handlers are registered when they are imported: before the start."""
+    program = box.popen("""
+        import logging.handlers, multiprocessing, os, sys, time
+        from daemon_context import Daemon, DaemonContext
+        from tests.launching import report
+        fork = multiprocessing.get_context("fork")
+        def live(name):
+            report(name, os.getpid())
+            time.sleep(1000)
+        def child(name):
+            process = fork.Process(target=live, args=[name], daemon=True)
+            process.start()
+            while not os.path.exists(name):  # a signal during the fork would be lost
+                time.sleep(0.01)
+            return process
+        def work():
+            memory = logging.handlers.MemoryHandler(100, target=logging.FileHandler("records"))
+            logging.getLogger().addHandler(memory)
+            logging.warning("one record")
+            child("child")
+        class D(Daemon):
+            def run(self):
+                work()
+        launchers = child("child of the launcher")
+        options = dict(pidfile="d.pid", working_directory=".", threads="ignore")
+        if sys.argv[1] == "start":
+            D(**options).start()
+        else:
+            DaemonContext(**options).spawn(work)
+        while not os.path.exists("go-on"):
+            time.sleep(0.01)
+        print(launchers.is_alive())
+    """, way)  # fmt: skip
+    support.gone(int(box.text("child")))
+    support.until(lambda: len(box.processes()) == 2)
+    (box.path / "go-on").touch()
+    assert program.communicate(timeout=20) == ("True\n", "")
+    assert box.text("records") == "one record\n"
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
