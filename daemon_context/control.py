@@ -135,6 +135,8 @@ class Target:
         begun = monotonic()
         for stage, (number, seconds) in enumerate(schedule, 1):
             self.send(number)
+            if self.pid == os.getpid():  # which can't wait for its own end
+                return Stopped(self.pid, None)
             if stage == len(schedule) and number == signal.SIGKILL:
                 self._kill_group()
             if self._gone(begun, seconds):

@@ -117,13 +117,14 @@ class Daemon:
         :raises AlreadyRunning: it runs already; its ``handle`` is the running daemon's
         :raises DaemonError: whatever went wrong; nothing of the start is left
         """
+        self._require_outside()
         self._launching = True
         try:
             self.daemonize()
         except _Launched as launched:
             return launched.pid
         except BaseException as error:
-            if self._context is None or not self._context.is_open:
+            if not self._is_daemon():
                 raise
             run_to_exit(self._give_up, error)  # what an override does in the daemon has failed
         finally:
@@ -131,7 +132,7 @@ class Daemon:
         return self._serve_and_exit()
 
     def stop(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> Stopped:
-        """Stop the daemon; returns when it is gone and its lock is free.
+        """Stop the daemon; returns when it is gone and its lock is free; in the daemon at once.
 
         :param schedule: pairs of a signal and the seconds to wait after it
         :returns: which pid it was, and how it ended where the kernel tells
@@ -306,7 +307,23 @@ class Daemon:
 
     # --- making the context
 
+    def _is_daemon(self) -> bool:
+        """Whether this process is the daemon, and not one that it was forked from or has forked."""
+        context = self._context
+        return context is not None and context.is_open and not context._is_copy()
+
+    def _require_outside(self) -> None:
+        if self._is_daemon():
+            raise DaemonError(
+                "this process is the daemon already; have another one start it anew, or replace "
+                "the program by os.execv()",
+                pid=os.getpid(),
+            )
+
     def _lock(self) -> PidFile:
+        if self._context is not None and self._context.is_open:
+            lock: PidFile = self._context.pidfile  # a relative path would name another file here
+            return lock
         return self.pidfile if isinstance(self.pidfile, PidFile) else PidFile(self.pidfile)
 
     def _opened(self) -> DaemonContext:
@@ -315,6 +332,7 @@ class Daemon:
         return self._context
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
+        self._require_outside()
         lock = self._lock()
         if not lock.in_parts:  # the launcher must hold it when it replaces the status file
             lock = PidFile(lock.path, lock.timeout)

@@ -1490,6 +1490,95 @@ def test_logging_and_multiprocessing_end_what_the_daemon_has_and_nothing_of_the_
     assert box.text("records") == "one record\n"
 
 
+@pytest.mark.parametrize("loop", ["for _ in self.every(0.01)", "while time.sleep(0.01) is None"])
+@pytest.mark.parametrize("where", ["run()", "a thread"])
+def test_a_daemon_asks_for_its_status_and_stops_itself(
+    box: support.Sandbox, loop: str, where: str
+) -> None:
+    """By a relative path of the pid file, which elsewhere would be another file."""
+    done = box.run(f"""
+        import threading, time
+        from daemon_context import Daemon, DaemonError
+        class D(Daemon):
+            def run(self):
+                for verb in self.start, self.restart, self.run_foreground, self.daemonize:
+                    try:
+                        verb()
+                    except DaemonError as error:
+                        print(str(error).partition(";")[0], flush=True)
+                self.tell("well")
+                print(self.status().state, self.status().text, flush=True)
+                thread = threading.Thread(target=self.stop)
+                {loop}:
+                    if "{where}" == "run()":
+                        self.stop()
+                    elif thread.ident is None:
+                        thread.start()
+            def cleanup(self):
+                print("cleanup", flush=True)
+        D("d.pid", stdout="d.log").main()
+    """, "start")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    assert log(box) == [
+        *["this process is the daemon already"] * 4,
+        "ready well",
+        "cleanup",
+    ]
+    assert not list(box.path.glob("d.pid*"))  # it was not killed
+
+
+@pytest.mark.parametrize("verb", ["start", "run"])
+def test_a_daemon_replaces_itself(box: support.Sandbox, verb: str) -> None:
+    script = box.script("""
+        import os, sys
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.tell("anew" if os.path.exists("d.old") else "")
+                if not os.path.exists("d.old"):
+                    with open("d.old", "w") as file:
+                        file.write(str(os.getpid()))
+                    os.execv(sys.executable, [sys.executable, __file__, sys.argv[1]])
+                self.sleep()
+        D("d.pid", working_directory=".").main()
+    """)
+    box.popen(script, verb)
+    support.until(lambda: "anew" in box.run(script, "status").stdout)
+    assert (box.text("d.old") == str(box.pid())) == (verb == "run")
+    assert box.run(script, "stop").returncode == 0
+    box.settled()
+    assert not list(box.path.glob("d.pid*"))
+
+
+def test_a_child_of_the_daemon_starts_it_anew(box: support.Sandbox) -> None:
+    script = box.script("""
+        import os
+        from daemon_context import AlreadyRunning, Daemon
+        class D(Daemon):
+            def run(self):
+                if not os.path.exists("d.old"):
+                    with open("d.old", "w") as file:
+                        file.write(str(os.getpid()))
+                    if os.fork() == 0:
+                        os.setsid()
+                        try:
+                            self.start()
+                        except AlreadyRunning as error:
+                            print("refused", flush=True)
+                        print("anew", self.restart(), flush=True)
+                        os._exit(0)
+                self.sleep()
+        D("d.pid", stdout="d.log", working_directory=".").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "anew" in box.text("d.log"))
+    assert log(box) == ["refused", f"anew {box.pid()}"]
+    assert box.text("d.old") != str(box.pid())
+    assert box.run(script, "stop").returncode == 0
+    assert not list(box.path.glob("d.pid*"))
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
