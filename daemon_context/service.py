@@ -57,6 +57,11 @@ class Daemon:
         self.stderr = stderr
         self.options = {"umask": 0o022, **options}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers that get a method of ours: what belongs to this process stays here."""
+        own = ("_context", "_said", "_waiting")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
     # Class-level, so that a subclass need not call our __init__ first.
     _context: DaemonContext | None = None
     _waiting: Waiting | None = None

@@ -1579,6 +1579,30 @@ def test_a_child_of_the_daemon_starts_it_anew(box: support.Sandbox) -> None:
     assert not list(box.path.glob("d.pid*"))
 
 
+@pytest.mark.parametrize("kind", ["fork", "forkserver", "spawn"])
+def test_workers_run_a_method_of_the_daemon(box: support.Sandbox, kind: str) -> None:
+    script = box.script(f"""
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        from daemon_context import Daemon
+        class D(Daemon):
+            def setup(self):
+                self.base = 10
+            def run(self):
+                context = multiprocessing.get_context("{kind}")
+                with ProcessPoolExecutor(2, context) as pool:
+                    print(list(pool.map(self.work, range(3))), flush=True)
+            def work(self, number):
+                self.tell("at work")
+                return self.base + number
+        if __name__ == "__main__":
+            D("d.pid", stdout="d.log", stderr="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    box.settled()
+    assert log(box) == ["[10, 11, 12]"]
+
+
 def test_a_stop_in_a_sleep_of_setup_cancels_the_start(box: support.Sandbox) -> None:
     script = box.script("""
         from daemon_context import Daemon
