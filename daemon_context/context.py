@@ -50,17 +50,31 @@ class CollectorHeld:
     interrupted again and again by a search that finds nothing.
 
     By the threshold, and not by ``gc.disable``: what the program, or a step of its own, says about
-    that goes on being so. Not where other threads make garbage while the launcher waits.
+    that goes on being so. Not where other threads make garbage while the launcher waits; nor in
+    what a step forks, or starts in turn, which never comes to the end of this start.
     """
 
+    before = (0, 0, 0)
+    handing_over = False
+
     def __enter__(self) -> None:
-        self.before = gc.get_threshold()
-        if len(sys._current_frames()) == 1:
-            gc.set_threshold(HELD, *self.before[1:])
+        found = gc.get_threshold()
+        if found[0] != HELD and len(sys._current_frames()) == 1:
+            CollectorHeld.before = found
+            gc.set_threshold(HELD, *found[1:])
 
     def __exit__(self, *error: object) -> None:
         if gc.get_threshold()[0] == HELD:
-            gc.set_threshold(*self.before)
+            gc.set_threshold(*CollectorHeld.before)
+
+    @classmethod
+    def end_in_child(cls) -> None:
+        """What a step has forked goes on without us."""
+        if not cls.handing_over:
+            cls().__exit__()
+
+
+os.register_at_fork(after_in_child=CollectorHeld.end_in_child)
 
 
 class DaemonContext:

@@ -127,3 +127,38 @@ def test_a_waitpid_that_a_library_has_put_into_os_is_not_asked(box: support.Sand
             pass
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_garbage_collector_works_in_what_a_step_starts(box: support.Sandbox) -> None:
+    done = box.run("""
+        import gc, multiprocessing
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+
+        def say(who):
+            with open("said", "a") as said:
+                print(who, gc.get_threshold(), file=said)
+
+        class Start(Step):
+            name = "start"
+            def apply(self, walk):
+                context = DaemonContext(working_directory=".", threads="ignore")
+                context.spawn(say, "another daemon").wait(60)
+
+        class Fork(Step):
+            name = "fork"
+            def apply(self, walk):
+                worker = multiprocessing.get_context("fork").Process(target=say, args=["worker"])
+                worker.start()
+                worker.join()
+
+        gc.set_threshold(500, 6, 7)
+        steps = DEFAULT_STEPS.insert_before("flush-streams", Start())
+        for where in "flush-streams", "write-pidfile":
+            steps = steps.insert_after(where, Fork())
+            DaemonContext(working_directory=".", steps=steps).spawn(say, "daemon").wait(60)
+            steps = steps.remove("fork").remove("start") if "start" in steps.names else steps
+        say("launcher")
+    """)
+    assert done.stderr == ""
+    said = "another daemon", "worker", "daemon", "worker", "daemon", "launcher"
+    assert box.text("said").splitlines() == [f"{who} (500, 6, 7)" for who in said]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..context import CollectorHeld
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError
 from ..process import block_signals, has_threads, signal
 from ..sequence import explained
@@ -143,7 +144,8 @@ def _handle_children(given: Any, handler: Any) -> None:
 
 
 def _hand_over(walk: Walk, under_way: bool) -> None:
-    """The one time when forked processes must keep the lock of our pid file."""
+    """The one time when forked processes go on with the start, and must keep the lock."""
+    CollectorHeld.handing_over = under_way
     if walk.options.pidfile_lock is not None:
         walk.options.pidfile_lock.handing_over = under_way
 
