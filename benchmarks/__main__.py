@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import page, plots, show
+from . import limb, page, plots, show
 from .bench import Bench
 from .environment import ROOT, Environment
 from .scenarios import ALL
@@ -23,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, show, and fail if anything was left behind."""
     options = parse(argv)
     require(options)
+    for number in limb.STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupted)
     environment = Environment(options.environment)
     environment.prepare(install=options.install, peers=options.peers)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
@@ -53,6 +57,14 @@ def main(argv: list[str] | None = None) -> int:
     if left:
         print(f"left behind: {sorted(left)}", file=sys.stderr)
     return 1 if left else 0
+
+
+def interrupted(number: int, frame: object) -> None:
+    """End what runs and remove what was made, undisturbed by the next Ctrl-C."""
+    for stop in limb.STOPS:
+        signal.signal(stop, signal.SIG_IGN)
+    limb.end_all()
+    sys.exit(128 + number)
 
 
 def require(options: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """A process apart, in which something is measured; nothing that it has started survives it.
 
 It is the reaper of all its descendants (PR_SET_CHILD_SUBREAPER): a daemon becomes its child, so
-that it learns of every end from the kernel, and proves by ECHILD that nothing is left.
+that it learns of every end from the kernel, and proves by ECHILD that nothing is left. So is who
+has started it: a limb that is killed leaves its daemons to that one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_SET_SECCOMP = 22
 CLOSE_RANGE = 436  # on every architecture
 _libc = ctypes.CDLL(None, use_errno=True)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Setup = Callable[[], None]
 
 
@@ -38,16 +40,16 @@ class TooSlow(Exception):
 def apart(work: Callable[[], Any], *setups: Setup, timeout: int = 60) -> Any:
     """Do the work in a limb, after the setups, and return its value (as JSON has it).
 
+    Nothing of it runs any more afterwards, whatever ends the limb or the wait for it. Nor does any
+    other child of the caller.
+
     :raises TooSlow: the time was over; Failed: anything else
     """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _live(work, setups, timeout, writer)
-    os.close(writer)
-    with open(reader) as pipe:
-        text = pipe.read()
-    os.waitpid(pid, 0)
+    _adopt()
+    try:
+        text = _told(work, setups, timeout)
+    finally:
+        end_all()
     if not text:
         raise Failed("the process that measures died")
     answer = json.loads(text)
@@ -58,10 +60,21 @@ def apart(work: Callable[[], Any], *setups: Setup, timeout: int = 60) -> Any:
     return answer["value"]
 
 
+def _told(work: Callable[[], Any], setups: tuple[Setup, ...], timeout: int) -> str:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _live(work, setups, timeout, writer)
+    os.close(writer)
+    with open(reader) as pipe:
+        return pipe.read()
+
+
 def _live(work: Callable[[], Any], setups: tuple[Setup, ...], timeout: int, writer: int) -> None:
     answer: dict[str, Any] = {"failed": "no answer"}
     try:
-        _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        _adopt()
+        _die_of_stops()
         _inherit_nothing()
         _come_first()
         signal.signal(signal.SIGALRM, _over)
@@ -80,6 +93,18 @@ def _live(work: Callable[[], Any], setups: tuple[Setup, ...], timeout: int, writ
         end_all()
         os.write(writer, json.dumps(answer).encode())
         os._exit(0)
+
+
+def _adopt() -> None:
+    """Whatever is started from here becomes a child of this process when its own parent ends."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _die_of_stops() -> None:
+    # At once, without a handler that could break into its end: who has started it ends the rest.
+    for number in STOPS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _inherit_nothing() -> None:

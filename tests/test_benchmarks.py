@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +16,37 @@ import pytest
 from . import support
 
 
-def run(box: support.Sandbox, *options: str) -> subprocess.CompletedProcess[str]:
+def command(box: support.Sandbox, *options: str) -> list[str]:
     """One round, without what needs the network or the extra: no peers, no tables."""
-    environ = {**box.environ, "HOME": str(box.path)}  # the mark that contenders are given
+    return [
+        sys.executable, "-m", "benchmarks", "--rounds", "1", "--quick", "--no-peers", "--silent",
+        "--environment", str(box.path / "environment"), *options,
+    ]  # fmt: skip
+
+
+def environ(box: support.Sandbox) -> dict[str, str]:
+    """The mark that contenders are given is our home."""
+    return {**box.environ, "HOME": str(box.path), "TMPDIR": str(box.path)}
+
+
+def run(box: support.Sandbox, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--rounds", "1", "--quick", "--no-peers", "--silent",
-         "--environment", str(box.path / "environment"), *options],
-        capture_output=True, text=True, timeout=120, cwd=support.ROOT, env=environ, check=False,
+        command(box, *options),
+        capture_output=True, text=True, timeout=120, cwd=support.ROOT, env=environ(box),
+        check=False,
     )  # fmt: skip
+
+
+def apart(box: support.Sandbox, code: str) -> str:
+    """What a program prints that is apart, as a limb ends all children of who has started it."""
+    (box.path / "apart.py").write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, str(box.path / "apart.py")],
+        capture_output=True, text=True, timeout=120, check=False,
+        env={**environ(box), "PYTHONPATH": str(support.ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def left_behind(box: support.Sandbox) -> list[Path]:
@@ -32,6 +59,14 @@ def left_behind(box: support.Sandbox) -> list[Path]:
         except OSError:
             pass
     return found
+
+
+@pytest.fixture
+def box(box: support.Sandbox) -> Iterator[support.Sandbox]:
+    """A box that also ends what a run has left: contenders don't carry the mark of the tests."""
+    yield box
+    for path in left_behind(box):
+        os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +105,55 @@ def test_an_unknown_contender_is_refused(box: support.Sandbox) -> None:
     done = run(box, "--contender", "nobody")
     assert done.returncode == 1
     assert "bare double fork" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_interrupted_leaves_nothing_behind(
+    number: signal.Signals, box: support.Sandbox
+) -> None:
+    with subprocess.Popen(
+        command(box, "--only", "idle"), cwd=support.ROOT, env=environ(box), process_group=0
+    ) as process:
+        fifo = support.until(lambda: next(fifos(box, process.pid), None))
+        os.killpg(process.pid, number)
+        os.killpg(process.pid, number)  # as somebody does who has no patience
+        status = process.wait(support.DEADLINE)
+    assert not left_behind(box)
+    assert not fifo.parent.parent.exists()
+    assert status == 128 + number
+
+
+def fifos(box: support.Sandbox, group: int) -> Iterator[Path]:
+    """The FIFO of each daemon that has left the group, which lies in the run's directory."""
+    for path in left_behind(box):
+        try:
+            words = path.read_bytes().split(b"\0")
+            own = os.getpgid(int(path.parent.name))
+        except OSError:
+            continue
+        for word in words:
+            if own != group and word.startswith(b"BENCH_FIFO="):
+                yield Path(os.fsdecode(word.removeprefix(b"BENCH_FIFO=")))
+
+
+def test_a_limb_that_is_killed_leaves_its_daemons_to_who_has_started_it(
+    box: support.Sandbox,
+) -> None:
+    said = apart(
+        box,
+        """
+        import os, signal, subprocess
+        from benchmarks import limb
+
+        def work():
+            subprocess.Popen(["sleep", "1000"], start_new_session=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            limb.apart(work)
+        except limb.Failed as error:
+            print(error)
+        """,
+    )
+    assert said == "the process that measures died\n"
+    assert not left_behind(box)

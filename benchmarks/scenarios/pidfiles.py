@@ -26,20 +26,20 @@ def lock(bench: Bench) -> Outcome:
     }
     count = "300" if bench.quick else "1000"
 
-    def measure(command: tuple[str, ...], disk: bool, place: Place) -> Sample:
-        with tempfile.TemporaryDirectory(prefix="daemon-bench-") as directory:
-            path = f"{directory}/bench.pid" if disk else place.pidfile
-            place.require(limb.reaped(place.spawn([*command, path, count])))
+    def measure(command: tuple[str, ...], disk: str, place: Place) -> Sample:
+        path = f"{disk}/bench.pid" if disk else place.pidfile
+        place.require(limb.reaped(place.spawn([*command, path, count])))
         nanoseconds = place.numbers()[0]
         return {"time": nanoseconds / 1e3, "rate": 1e9 / nanoseconds}
 
-    measures: Measures = {
-        (name, disk): partial(bench.apart, Scene(), partial(measure, command, disk))
-        for name, command in commands.items()
-        for disk in (False, True)
-        if command[0]
-    }
-    found = bench.interleave(measures, 0.3)
+    with tempfile.TemporaryDirectory(prefix="daemon-bench-") as directory:
+        measures: Measures = {
+            (name, bool(disk)): partial(bench.apart, Scene(), partial(measure, command, disk))
+            for name, command in commands.items()
+            for disk in ("", directory)
+            if command[0]
+        }
+        found = bench.interleave(measures, 0.3)
     outcome = Outcome()
     for disk, key, where in ((False, "lock", ""), (True, "lock-disk", ", in the directory TMPDIR")):
         rows = those(found, lambda name, kind, disk=disk: kind == disk)
