@@ -35,7 +35,7 @@ class Bench:
         self.quick = quick
         self.mark = f"BENCH_MARK={uuid.uuid4().hex}"
         self.directory = Path()
-        self.remarks: list[str] = list(environment.missing)
+        self.remarks: list[str] = list(environment.remarks)
 
     def named(self, *names: str) -> list[Contender]:
         """Contenders by name, those that are here and chosen."""

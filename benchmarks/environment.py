@@ -34,7 +34,8 @@ class Environment:
     :ivar python: the interpreter of the environment; the library is linked into it, so that it
         is found where the peers are
     :ivar tools: path of each tool that is here
-    :ivar missing: what is not here, and what it would be for
+    :ivar missing: the tools that are not here
+    :ivar remarks: what readers of the figures must know of it
     """
 
     def __init__(self, directory: Path) -> None:
@@ -42,13 +43,20 @@ class Environment:
         self.python = directory / "bin" / "python"
         self.tools: dict[str, str] = {}
         self.missing: list[str] = []
+        self.remarks: list[str] = []
         self.peers: tuple[str, ...] = ()
         self.limit = self.nofile = ""
 
     def prepare(self, *, install: bool = False, peers: bool = True) -> None:
         """Install the peers if they aren't there; Debian's packages only if asked."""
-        if install:
-            _install_packages()
+        self._find_tools()
+        if install and self.missing:
+            # Only what is not here: apt-get would replace the rest by newer versions.
+            _install_packages([name for tool in self.missing for name in PACKAGES[tool].split()])
+            self._find_tools()
+        self.remarks = [
+            f"{tool} is not here (--install, as root on a Debian)" for tool in self.missing
+        ]
         self.peers = PEERS if peers else ()
         if not self._is_prepared():
             self._make()
@@ -56,12 +64,7 @@ class Environment:
         if not link.is_symlink() or link.resolve() != ROOT / "daemon_context":
             link.unlink(missing_ok=True)
             link.symlink_to(ROOT / "daemon_context")
-        for tool in PACKAGES:
-            path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-            if path:
-                self.tools[tool] = path
-            else:
-                self.missing.append(f"{tool} is not here (--install, as root on a Debian)")
+        self._compile_modules()
         self.limit = self._compile("limit.c", "limit")
         self.nofile = self._compile("nofile.c", "nofile.so", "-shared", "-fPIC")
 
@@ -96,12 +99,20 @@ class Environment:
         return "\n".join((*self.peers, sys.version, str(Path(sys.executable).resolve())))
 
     def _is_prepared(self) -> bool:
-        return self._stamp().exists() and self._stamp().read_text() == self._contents()
+        if not self._stamp().exists():
+            return False
+        found = self._stamp().read_text()
+        # Peers that nobody asks for this time may stay.
+        return found == self._contents() or (not self.peers and found.endswith(self._contents()))
 
     def _make(self) -> None:
+        there = self.directory.exists() and any(self.directory.iterdir())
+        if there and not self._stamp().exists():
+            sys.exit(f"{self.directory} is not empty, and none of ours: it would be emptied")
         # Without pip and setuptools in it, whose .pth file would slow down every interpreter.
         run = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(self.directory)]
         subprocess.run(run, check=True)
+        self._stamp().touch()  # ours from here on, though not complete
         if self.peers:
             self._install_peers()
         self._stamp().write_text(self._contents())
@@ -121,6 +132,18 @@ class Environment:
             check=True,
         )
 
+    def _find_tools(self) -> None:
+        path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+        found = {tool: shutil.which(tool, path=path) for tool in PACKAGES}
+        self.tools = {tool: path for tool, path in found.items() if path}
+        self.missing = [tool for tool, path in found.items() if not path]
+
+    def _compile_modules(self) -> None:
+        # As the peers' are since their installation: else the first start would pay for ours.
+        command = [self.python, "-I", "-m", "compileall", "-q", ROOT / "daemon_context", PROGRAMS]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+            self.remarks.append("our modules can't be kept compiled here: each start compiles them")
+
     def _compile(self, source: str, name: str, *options: str) -> str:
         compiler = self.tools.get("gcc")
         target = self.directory / name
@@ -133,10 +156,9 @@ class Environment:
         return str(target)
 
 
-def _install_packages() -> None:
+def _install_packages(packages: list[str]) -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         sys.exit("--install needs root and apt-get")
-    packages = [package for entry in PACKAGES.values() for package in entry.split()]
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "-qq", "update"], check=True, env=quiet)
     subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,3 +158,49 @@ def test_a_limb_that_is_killed_leaves_its_daemons_to_who_has_started_it(
     )
     assert said == "the process that measures died\n"
     assert not left_behind(box)
+
+
+def test_an_environment_that_is_not_ours_is_not_emptied(box: support.Sandbox) -> None:
+    (box.path / "thesis.txt").write_text("precious")
+    done = run(box, "--environment", str(box.path))
+    assert done.returncode == 1
+    assert "none of ours" in done.stderr
+    assert (box.path / "thesis.txt").read_text() == "precious"
+
+
+def test_a_run_without_peers_leaves_those_that_are_installed(box: support.Sandbox) -> None:
+    assert run(box, "--contender", "nobody").returncode == 1  # it is made
+    stamp = box.path / "environment" / "peers.txt"
+    stamp.write_text(f"python-daemon==3.1.2\n{stamp.read_text()}")
+    (peer := box.path / "environment" / "peer").touch()
+    assert run(box, "--contender", "nobody").returncode == 1
+    assert peer.exists()
+
+
+def test_modules_are_compiled_before_anything_is_measured(
+    box: support.Sandbox, tmp_path: Path
+) -> None:
+    for name in ("benchmarks", "daemon_context"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(support.ROOT / name, tmp_path / name, ignore=ignore)
+    subprocess.run(
+        command(box, "--contender", "nobody"), cwd=tmp_path, env=environ(box), check=False
+    )
+    compiled = {path.name.partition(".")[0] for path in tmp_path.glob("daemon_context/**/*.pyc")}
+    assert {"context", "launcher", "detach"} <= compiled
+    assert list(tmp_path.glob("benchmarks/programs/__pycache__/stage.*.pyc"))
+
+
+@pytest.mark.root
+def test_only_tools_that_are_not_here_are_installed(box: support.Sandbox) -> None:
+    """The others would be replaced by newer versions."""
+    tools = box.path / "tools"
+    tools.mkdir()
+    for name, code in (("apt-get", 'echo "$@" >>"$HOME/asked"'), ("strace", "true")):
+        (tools / name).write_text(f"#!/bin/sh\n{code}\n")
+        (tools / name).chmod(0o755)
+    box.environ["PATH"] = str(tools)
+    run(box, "--install", "--contender", "nobody")
+    asked = (box.path / "asked").read_text().split()
+    assert {"valgrind", "daemon", "gcc"} <= set(asked)
+    assert "strace" not in asked
