@@ -204,3 +204,12 @@ def test_only_tools_that_are_not_here_are_installed(box: support.Sandbox) -> Non
     asked = (box.path / "asked").read_text().split()
     assert {"valgrind", "daemon", "gcc"} <= set(asked)
     assert "strace" not in asked
+
+
+def test_the_plot_of_descriptors_shows_what_the_mark_is_about(box: support.Sandbox) -> None:
+    done = run(box, "--only", "descriptors", "--json", str(box.path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    document = json.loads((box.path / "out.json").read_text())
+    (plot,) = document["plots"]
+    (median,) = plot["lines"]["all steps inline"].values()
+    assert median == document["tables"]["descriptors-detach"]["rows"]["all steps inline"]["median"]

@@ -8,6 +8,10 @@ import stage
 stage.begin()
 if stage.pidfile:
     import fcntl
+if stage.signals:
+    import signal
+
+    handlers = stage.signal_map()
 stage.before_open()
 
 if stage.pidfile:
@@ -28,9 +32,7 @@ for number in (0, 1, 2):
     os.dup2(null, number)
 os.close(null)
 if stage.signals:
-    import signal
-
-    for number, handler in stage.signal_map().items():
+    for number, handler in handlers.items():
         signal.signal(number, handler or signal.SIG_IGN)
 if stage.pidfile:
     if os.fstat(lock).st_size:

@@ -97,7 +97,7 @@ def descriptors(bench: Bench) -> Outcome:
             measures[contender.name, count] = partial(bench.start, contender, scene)
     found = bench.interleave(measures, 0.7)
     return grown(
-        bench, found, most, ("detach", "back"), key="descriptors", plot="descriptors open",
+        bench, found, most, ("back", "detach"), key="descriptors", plot="descriptors open",
         title=f"{most} descriptors open, every second kept", against=(INLINE, PD),
     )  # fmt: skip
 
