@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from .limb import Failed, TooSlow
 from .scene import Place, Scene, start
 
 SLOW = 0.7  # seconds
+LEAST, SELDOM = 3, 4  # a slow one has so many samples at least, and is in every so many-th round
 
 
 class Bench:
@@ -60,15 +62,17 @@ class Bench:
         """Round by round, a sample of each; in another order each time.
 
         A contender that fails or is too slow drops out, and the reason is noted; one that takes
-        long takes part in every fourth round.
+        long takes part in every fourth round, or more often where the rounds are few.
         """
+        rounds = self.rounds(share)
+        every = max(1, min(SELDOM, (rounds - 1) // (LEAST - 1)))
         found: Found = {key: {} for key in measures}
         out: set[Any] = set()
         slow: dict[Any, bool] = dict.fromkeys(measures, False)
-        keys = list(measures)
-        for number in range(-1 if warm_up else 0, self.rounds(share)):
-            for key in [*keys[number % len(keys) :], *keys[: number % len(keys)]]:
-                if key in out or (slow[key] and number % 4):
+        for number in range(-1 if warm_up else 0, rounds):
+            # Shuffled, so that none always has to follow the same one; in each run the same way.
+            for key in random.Random(number).sample(list(measures), len(measures)):
+                if key in out or (slow[key] and number % every):
                     continue
                 began = time.monotonic()
                 try:
@@ -86,11 +90,16 @@ class Bench:
 
     def _drop(self, key: Any, error: Exception, found: dict[str, Figures]) -> None:
         text = str(error).strip()
+        note = text.splitlines()[-1] if text else "failed"
+        name = key if isinstance(key, str) else ", ".join(str(part) for part in key if part)
         if isinstance(error, Failed):
-            print(f"{key}: {text}", file=sys.stderr)
-        found.setdefault("", Figures()).note = text.splitlines()[-1] if text else "failed"
+            print(f"{name}: {text}", file=sys.stderr)
+        samples = max((len(figures.values) for figures in found.values()), default=0)
+        if samples or isinstance(error, Failed):
+            self.remark(f"{name} dropped out after {samples} samples: {note}")
+        found.setdefault("", Figures())
         for figures in found.values():
-            figures.note = found[""].note
+            figures.note = note
 
     # --- one start
 

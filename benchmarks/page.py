@@ -25,11 +25,14 @@ NAME` takes one scenario, `--json FILE` keeps every sample, `--install` fetches 
 tools, as root. It needs the extra `bench`; the Python peers are installed into an environment of
 their own, in `.venv-bench`.
 
-How it is measured: all contenders of a table run in turn, round by round, so that the load of the
-machine meets all alike; a first round is thrown away. Medians, beside them the range in which the
-middle half of the samples lies, and ratios of medians. Times are CLOCK_MONOTONIC. Each sample is
-taken in a process apart that is the reaper of all that it starts: every daemon is stopped, and the
-kernel confirms that none is left.
+How it is measured: all contenders of a table run in turn, round by round, each round in another
+order, so that the load of the machine meets all alike. Where a start is what is timed, a first
+round is thrown away; not so for large heaps, races, memory, idleness and counts, whose rounds are
+also fewer. One that takes longer than 0.7 seconds is in every fourth round only where there are
+many. The tables tell how many samples there are. Medians, beside them the range in which the middle
+half of the samples lies, and ratios of medians. Times are CLOCK_MONOTONIC. Each sample is taken in
+a process apart that is the reaper of all that it starts: every daemon is stopped, and the kernel
+confirms that none is left.
 
 The contenders beside the libraries: the *bare double fork* is written by hand in Python, with a
 lock before the fork where there is a pid file: the limit in Python. *All steps inline* does by hand

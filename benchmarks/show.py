@@ -71,11 +71,13 @@ def to_terminal(run: Run, *, whole: bool) -> None:
 def cells(table: Table) -> tuple[list[str], list[list[str]]]:
     unit = f" {table.unit}" if table.unit else ""
     references = [name for name in table.against if name in table.rows]
-    header = ["", f"median{unit}", "middle half", *(f"× {name}" for name in references)]
+    header = ["", f"median{unit}", "middle half", "samples"]
+    header += [f"× {name}" for name in references]
     rows = []
     for name, figures in table.rows.items():
         ratios = [_ratio(table.ratio(name, other)) for other in references]
-        rows.append([name, _median(figures), _spread(figures), *ratios])
+        samples = str(len(figures.values))
+        rows.append([name, _median(figures), _spread(figures), samples, *ratios])
     return header, rows
 
 

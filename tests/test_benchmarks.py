@@ -10,9 +10,16 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from benchmarks.bench import Bench
+from benchmarks.environment import Environment
+from benchmarks.figures import Sample
+from benchmarks.limb import Failed
 
 from . import support
 
@@ -43,7 +50,7 @@ def apart(box: support.Sandbox, code: str) -> str:
     (box.path / "apart.py").write_text(textwrap.dedent(code))
     done = subprocess.run(
         [sys.executable, str(box.path / "apart.py")],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=120, check=False, cwd=box.path,
         env={**environ(box), "PYTHONPATH": str(support.ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -204,6 +211,48 @@ def test_only_tools_that_are_not_here_are_installed(box: support.Sandbox) -> Non
     asked = (box.path / "asked").read_text().split()
     assert {"valgrind", "daemon", "gcc"} <= set(asked)
     assert "strace" not in asked
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(Environment(tmp_path), 30, quick=False)
+
+
+@pytest.mark.parametrize(("rounds", "samples"), [(1, 1), (2, 2), (3, 3), (5, 3), (9, 3), (30, 8)])
+def test_one_that_is_slow_has_samples_enough_for_a_median(
+    rounds: int, samples: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.bench.SLOW", -1)
+    bench.base_rounds = rounds
+    found = bench.interleave({"it": lambda: {"time": 1.0}}, warm_up=False)
+    assert len(found["it"]["time"].values) == samples
+
+
+def test_nobody_always_follows_the_same_one(bench: Bench) -> None:
+    took: list[str] = []
+
+    def measure(name: str) -> Sample:
+        took.append(name)
+        return {"time": 1.0}
+
+    bench.interleave({name: partial(measure, name) for name in "abcd"})
+    after = {now: {one for one, two in pairwise(took) if two == now} for now in "abcd"}
+    assert all({*"abcd"} - {now} <= others for now, others in after.items()), after
+
+
+def test_one_that_drops_out_is_told_of_beside_its_median(bench: Bench) -> None:
+    outcomes = iter([1.0, 2.0, 3.0])
+
+    def measure() -> Sample:
+        value = next(outcomes, None)
+        if value is None:
+            raise Failed("it ended with 1; it said:\nImportError: peer")
+        return {"time": value}
+
+    found = bench.interleave({("", "peer"): measure, ("", "other"): lambda: {"time": 1.0}})
+    assert found["", "peer"]["time"].values == [2.0, 3.0]  # the first round is thrown away
+    assert bench.remarks == ["peer dropped out after 2 samples: ImportError: peer"]
+    assert len(found["", "other"]["time"].values) == 30
 
 
 def test_the_plot_of_descriptors_shows_what_the_mark_is_about(box: support.Sandbox) -> None:
