@@ -82,6 +82,7 @@ def again(options: argparse.Namespace) -> list[str]:
     words += ["--rounds", str(options.rounds)] if options.rounds else []
     words += [word for name in options.only or () for word in ("--only", name)]
     words += [word for name in options.contender for word in ("--contender", name)]
+    words += [] if options.peers else ["--no-peers"]
     return [*words, "--docs"] if options.docs else words
 
 

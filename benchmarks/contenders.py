@@ -13,6 +13,7 @@ WAITING = "bare, waits for ready"
 INLINE = "all steps inline"
 INTERPRETER = "python alone"
 C = "daemon(3) in C"
+CLASSIC = "class of 2007"
 PEERS = (PD, "daemonocle", "daemonize", "daemons")  # libraries from PyPI
 
 
@@ -58,6 +59,7 @@ class Contenders:
         ):
             if name not in PEERS or environment.peers:
                 self._add(Contender(name, self.python(program), pidfile))
+        self._add(Contender(CLASSIC, self.python("classic", "start"), "must"))
         if environment.limit:
             self._add(Contender(C, (environment.limit,)))
         for contender in self._commands(environment.tools):

@@ -76,7 +76,7 @@ class Place:
         """The words that a program tells by the FIFO."""
         while b"\n" not in self.received:
             if not select.select([self.fd], [], [], seconds)[0]:
-                raise Failed(f"its body does not run; it said: {self.said()[-2000:]!r}")
+                raise Failed(f"its body does not run{self._complaint()}")
             self.received += os.read(self.fd, 1 << 16)
         line, _, self.received = self.received.partition(b"\n")
         return line.decode().split()
@@ -95,7 +95,11 @@ class Place:
 
     def require(self, status: int) -> None:
         if status:
-            raise Failed(f"it ended with {status}; it said: {self.said()[-2000:]!r}")
+            raise Failed(f"it ended with {status}{self._complaint()}")
+
+    def _complaint(self) -> str:
+        said = self.said()[-2000:].strip()
+        return f"; it said:\n{said}" if said else ""
 
 
 def start(place: Place, contender: Contender, scene: Scene) -> Sample:

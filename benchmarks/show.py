@@ -28,11 +28,13 @@ class Run:
 
     @property
     def tables(self) -> dict[str, Table]:
-        return {table.key: table for outcome in self.outcomes.values() for table in outcome.tables}
+        tables = [table for outcome in self.outcomes.values() for table in outcome.tables]
+        return {table.key: table for table in tables if table.rows}
 
     @property
     def plots(self) -> list[Plot]:
-        return [plot for outcome in self.outcomes.values() for plot in outcome.plots]
+        plots = [plot for outcome in self.outcomes.values() for plot in outcome.plots]
+        return [plot for plot in plots if plot.lines]
 
     @property
     def marks(self) -> list[Mark]:
@@ -115,6 +117,7 @@ def to_json(run: Run, path: Path) -> None:
             key: {
                 "title": table.title,
                 "unit": table.unit,
+                "note": table.note,
                 "rows": {
                     name: {
                         "median": figures.median,

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bench import Bench
-from benchmarks.environment import Environment
+from benchmarks.environment import PEERS, Environment
 from benchmarks.figures import Sample
 from benchmarks.limb import Failed
 
@@ -253,6 +253,75 @@ def test_one_that_drops_out_is_told_of_beside_its_median(bench: Bench) -> None:
     assert found["", "peer"]["time"].values == [2.0, 3.0]  # the first round is thrown away
     assert bench.remarks == ["peer dropped out after 2 samples: ImportError: peer"]
     assert len(found["", "other"]["time"].values) == 30
+
+
+def test_a_start_that_fails_at_once_is_not_waited_for(box: support.Sandbox) -> None:
+    said = apart(
+        box,
+        """
+        from functools import partial
+        from pathlib import Path
+        from benchmarks.bench import Bench
+        from benchmarks.contenders import Contender
+        from benchmarks.environment import Environment
+        from benchmarks.limb import Failed
+        from benchmarks.scenarios.counts import _run_whole
+        from benchmarks.scenarios.pidfiles import _race
+        from benchmarks.scenarios.starts import _modules
+        from benchmarks.scene import Scene
+
+        bench = Bench(Environment(Path("environment")), 1, quick=True)
+        false = Contender("false", ("/bin/false",))
+        for work in (
+            lambda: bench.apart(Scene(), partial(_race, false)),
+            lambda: bench.apart(Scene(), partial(_run_whole, [], false, Scene())),
+            lambda: _modules(bench, false),
+        ):
+            try:
+                work()
+            except Failed as error:
+                print(error)
+        """,
+    )
+    assert said == "it ended with 1\n" * 3
+
+
+def test_a_contender_that_cannot_start_takes_nobody_else_along(box: support.Sandbox) -> None:
+    done = run(box, "--contender", "nobody")  # the environment is made, without peers
+    stamp = box.path / "environment" / "peers.txt"
+    stamp.write_text("\n".join((*PEERS, stamp.read_text())))
+    words = [word for word in command(box, "--only", "detach") if word != "--no-peers"]
+    done = subprocess.run(
+        [*words, "--json", str(box.path / "out.json")],
+        capture_output=True, text=True, timeout=120, cwd=support.ROOT, env=environ(box),
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((box.path / "out.json").read_text())
+    rows = document["tables"]["detach"]["rows"]
+    assert rows["daemon_context (warm)"]["median"] > 0
+    assert rows["python-daemon (warm)"]["median"] is None
+    assert any("No module named 'daemon'" in remark for remark in document["remarks"])
+
+
+@pytest.mark.parametrize(
+    ("contender", "scenarios"),
+    [
+        ("python alone", {"launch", "syscalls"}),
+        ("daemon_context", {"lock", "stop", "idle-cpu"}),
+        ("class of 2007", {"stop"}),
+    ],
+)
+def test_only_the_chosen_contender_is_measured(
+    contender: str, scenarios: set[str], box: support.Sandbox
+) -> None:
+    only = [word for name in ("import", "launch", "descriptors", "lock", "stop", "idle", "counts")
+            for word in ("--only", name)]  # fmt: skip
+    done = run(box, "--contender", contender, *only, "--json", str(box.path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    tables = json.loads((box.path / "out.json").read_text())["tables"]
+    assert tables.keys() >= (scenarios if shutil.which("strace") else scenarios - {"syscalls"})
+    assert all(name.startswith(contender) for table in tables.values() for name in table["rows"])
 
 
 def test_the_plot_of_descriptors_shows_what_the_mark_is_about(box: support.Sandbox) -> None:

@@ -65,8 +65,8 @@ def _run_whole(prefix: list[str], contender: Contender, scene: Scene, place: Pla
     pidfile = place.pidfile if scene.pidfile else None
     arguments = contender.arguments(place.directory, pidfile)
     program = place.spawn([*prefix, *arguments], pidfile=scene.pidfile)
-    pid = place.numbers()[0]
     place.require(limb.reaped(program))
+    pid = place.numbers()[0]
     while limb.children():
         os.waitpid(-1, 0)
     return pid

@@ -11,7 +11,7 @@ from functools import partial
 
 from .. import limb
 from ..bench import Bench
-from ..contenders import BARE, OURS, PD, Contender
+from ..contenders import BARE, OURS, PD, C, Contender
 from ..figures import Figures, Measures, Outcome, Plot, Sample, those
 from ..scene import Place, Scene
 
@@ -19,11 +19,12 @@ from ..scene import Place, Scene
 def lock(bench: Bench) -> Outcome:
     """Locking and unlocking a pid file, again and again in one process; also on a disk."""
     commands: dict[str, tuple[str, ...]] = {
-        "C with flock": (bench.environment.limit, "lock"),
-        "flock by hand": bench.contenders.python("locks", "flock"),
+        C: (bench.environment.limit, "lock"),
+        BARE: bench.contenders.python("locks", "flock"),
         OURS: bench.contenders.python("locks", "ours"),
         PD: bench.contenders.python("locks", "python-daemon"),
     }
+    names = {C: "C with flock", BARE: "flock by hand"}
     count = "300" if bench.quick else "1000"
 
     def measure(command: tuple[str, ...], disk: str, place: Place) -> Sample:
@@ -34,10 +35,12 @@ def lock(bench: Bench) -> Outcome:
 
     with tempfile.TemporaryDirectory(prefix="daemon-bench-") as directory:
         measures: Measures = {
-            (name, bool(disk)): partial(bench.apart, Scene(), partial(measure, command, disk))
+            (names.get(name, name), bool(disk)): partial(
+                bench.apart, Scene(), partial(measure, command, disk)
+            )
             for name, command in commands.items()
             for disk in ("", directory)
-            if command[0]
+            if bench.named(name)
         }
         found = bench.interleave(measures, 0.3)
     outcome = Outcome()
@@ -89,7 +92,8 @@ def _race(contender: Contender, place: Place) -> Sample:
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    place.spawn(contender.arguments(place.directory, place.pidfile), pidfile=True)
+    arguments = contender.arguments(place.directory, place.pidfile)
+    place.require(limb.reaped(place.spawn(arguments, pidfile=True)))
     began, *launchers = place.numbers()
     refused = 0
     winners: set[int] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import limb
 from ..bench import Bench
-from ..contenders import BARE, INLINE, OURS, PD, C, Contender
+from ..contenders import BARE, CLASSIC, INLINE, OURS, PD, C, Contender
 from ..figures import Measures, Outcome, Sample
 from ..limb import Failed
 from ..scene import Place, Scene
@@ -82,9 +82,10 @@ def stop(bench: Bench) -> Outcome:
     python = bench.contenders.python
     verbs: dict[str, tuple[tuple[str, ...], tuple[str, ...], bool]] = {
         OURS: (python("ours_service", "start"), python("ours_service", "stop"), True),
-        "class of 2007": (python("classic", "start"), python("classic", "stop"), True),
+        CLASSIC: (python("classic", "start"), python("classic", "stop"), True),
         "daemonocle": (python("with_daemonocle"), python("with_daemonocle", "stop"), True),
     }
+    verbs = {name: entry for name, entry in verbs.items() if bench.named(name)}
     command = bench.environment.tools.get("start-stop-daemon")
     if command:
         options = ("--stop", "--quiet", "--retry", "TERM/5", "--pidfile", "{pidfile}")
