@@ -74,7 +74,8 @@ class CollectorHeld:
             cls().__exit__()
 
 
-os.register_at_fork(after_in_child=CollectorHeld.end_in_child)
+if hasattr(os, "register_at_fork"):  # not Linux: what is missing is said by a start
+    os.register_at_fork(after_in_child=CollectorHeld.end_in_child)
 
 
 class DaemonContext:

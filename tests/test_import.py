@@ -212,3 +212,17 @@ def test_without_all_that_is_linuxs_own_it_detaches_all_the_same(box: support.Sa
     done = box.run(NOT_LINUX, "dict(stdout='log')")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert box.text("log") == "works\n"
+
+
+def test_without_fork_it_can_be_imported_and_says_so(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os
+        del os.fork, os.register_at_fork
+        from daemon_context import DaemonContext, DaemonProcessDetachError
+        try:
+            DaemonContext(detach_process=True).open()
+        except DaemonProcessDetachError as error:
+            print(error)
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "operating system has no fork()" in done.stdout
