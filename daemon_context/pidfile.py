@@ -128,8 +128,8 @@ class PidFile(LockedFile):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A release of a subclass's own may be of a lock that we know nothing of.
-        if self.i_am_locking() or type(self).release is not PidFile.release:
+        # Where we never had a lock, a release of a subclass's own is of one that we do not know.
+        if self.i_am_locking() or not (self._process or type(self).release is PidFile.release):
             self.release()
 
 

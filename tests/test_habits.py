@@ -659,6 +659,30 @@ def test_a_subclass_with_a_lock_of_its_own_releases_it(box: support.Sandbox) -> 
     assert not (box.path / "d.pid").exists()
 
 
+@pytest.mark.parametrize("own", ["release", "acquire release"])
+def test_a_release_that_calls_ours_is_not_called_where_the_lock_is_not_held(
+    box: support.Sandbox, own: str
+) -> None:
+    done = box.run("""
+        import os, sys
+        from daemon_context import DaemonContext, PidFile
+        def acquire(self, timeout=None):
+            PidFile.acquire(self, timeout)
+        def release(self):
+            PidFile.release(self)
+        Own = type("Own", (PidFile,), {name: globals()[name] for name in sys.argv[1].split()})
+        with Own("forked.pid"):
+            if os.fork() == 0:
+                sys.exit()
+            print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+        options = {"detach_process": False, "working_directory": ".", "stdout": sys.stdout}
+        with DaemonContext(pidfile=Own("released.pid"), stderr=sys.stderr, **options) as context:
+            context.pidfile.release()
+    """, own)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert not list(box.path.glob("*.pid"))
+
+
 def test_a_program_in_the_daemons_place_keeps_the_lock_that_it_inherits(
     box: support.Sandbox,
 ) -> None:
