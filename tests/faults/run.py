@@ -161,7 +161,12 @@ class Run:
     def _marked(self, pid: int, name: str) -> None:
         if name == "failed" and pid != self.launcher:
             return  # SIGTERM has ended the daemon's body, where open() is part of it
-        self.marks[name] = (pid, facts.facts(pid))
+        try:
+            self.marks[name] = (pid, facts.facts(pid))
+        except (OSError, LookupError, ValueError):
+            if facts.alive(pid):
+                raise
+            return  # killed while it asked
         if name == "failed":
             # All that the program has started is reaped by the time that it sees the error.
             self.unreaped = any(
