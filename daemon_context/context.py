@@ -389,7 +389,7 @@ class DaemonContext:
         """
         stop = self._stopping()
         if signal_number is not None and self._is_copy() and not stop.is_watched:
-            self.terminate(signal_number, frame)
+            DaemonContext.terminate(self, signal_number, frame)  # an own one may call this
         stop.request()
 
     def _is_copy(self) -> bool:

@@ -144,7 +144,7 @@ class Stop:
         """
         due = monotonic()
         count = 0
-        while not self.requested:
+        while not self.look():
             yield count
             count += 1
             due = max(due + seconds, monotonic())

@@ -715,3 +715,41 @@ def test_a_request_ends_a_forked_worker_that_never_looks_at_it(
     )
     end = "ended with status 0"
     assert ended(program) == (0, f"{end}\nasked\n{end}\nFalse\n", "")
+
+
+def test_a_forked_worker_finishes_its_first_round_as_well(box: support.Sandbox) -> None:
+    program = run(
+        box,
+        "signal_map={signal.SIGTERM: 'request_stop'}",
+        """
+        child = os.fork()
+        if child == 0:
+            for number in daemon.every(0.01):
+                os.kill(os.getpid(), signal.SIGTERM)
+                print("round", number, "is done", flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+    """,
+    )
+    assert ended(program) == (0, "round 0 is done\n", "")
+
+
+def test_a_terminate_that_asks_for_a_stop_ends_a_forked_worker(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, signal, time
+        from daemon_context import DaemonContext
+        class Polite(DaemonContext):
+            def terminate(self, *args):
+                self.request_stop(*args)
+        with Polite(detach_process=False, stdout=1, stderr=2):
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(1000)
+                except BaseException as error:
+                    print(type(error).__name__, flush=True)
+                    os._exit(0)
+            os.waitpid(child, 0)
+    """)
+    assert (done.stdout, done.stderr) == ("Terminated\n", "")
