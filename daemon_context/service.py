@@ -230,6 +230,7 @@ class Daemon:
         error: BaseException | None = None
         try:
             self._beside_run(self.setup)
+            self._end_if_asked()
             self._reload_if_due()  # it came in a sleep(): run() may have a loop of its own
             self._ready()
             return _status(self.run())
@@ -294,6 +295,7 @@ class Daemon:
         except Exception as error:
             failure = _told(error)
         self._tell_reloads(1, reloading=False, reload_error=failure)
+        self._end_if_asked()
 
     def _tell_reloads(self, done: int = 0, **values: Any) -> None:
         if self._said is not None:
@@ -306,8 +308,11 @@ class Daemon:
             method()
         finally:
             self._looping = looping
+
+    def _end_if_asked(self) -> None:
+        """By a signal in a sleep() beside `run`: in a loop of its own nobody else would look."""
         context = self._context
-        if not looping and context is not None and context.stop_requested:  # nobody else would look
+        if not self._looping and context is not None and context.stop_requested:
             raise Terminated(signal.SIGTERM)
 
     # --- making the context

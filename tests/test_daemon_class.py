@@ -1077,6 +1077,31 @@ def test_a_sleep_in_on_reload_says_nothing_about_the_loop_of_run(box: support.Sa
     assert log(box) == ["cleanup"] * 2
 
 
+def test_a_stop_in_a_reload_that_fails_is_not_lost(box: support.Sandbox) -> None:
+    script = box.script("""
+        import time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                while True:
+                    time.sleep(0.01)
+            def on_reload(self):
+                print("reloading", flush=True)
+                if not self.sleep(1000):
+                    raise RuntimeError("interrupted")
+            def cleanup(self):
+                print("cleanup", flush=True)
+        D("d.pid", stdout="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    pid = box.pid()
+    os.kill(pid, signal.SIGHUP)
+    box.text("d.log")
+    os.kill(pid, signal.SIGTERM)
+    support.gone(pid)
+    assert log(box) == ["reloading", "cleanup"]
+
+
 def test_a_daemon_in_the_foreground_keeps_its_neighbours_when_it_is_killed(
     box: support.Sandbox,
 ) -> None:
