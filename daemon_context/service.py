@@ -68,6 +68,7 @@ class Daemon:
     _launching = False
     _looping = False
     _reload_due = False
+    _reloads = 0
     _at_reload = allocate_lock()
     _said: StatusFile | None = None
 
@@ -104,9 +105,11 @@ class Daemon:
         return self._opened().every(seconds)
 
     def tell(self, text: str) -> None:
-        """Say in a few words how it is going, for `status`, which shows 16 384 characters of it."""
-        if self._said is not None:
-            self._said.tell(text=text)
+        """Say in a few words how it is going, for `status`, which shows 16 384 characters of it.
+
+        Of the daemon alone: in a child that it has forked this does nothing.
+        """
+        self._tell(text=text)
 
     @property
     def stop_requested(self) -> bool:
@@ -298,8 +301,13 @@ class Daemon:
         self._end_if_asked()
 
     def _tell_reloads(self, done: int = 0, **values: Any) -> None:
-        if self._said is not None:
-            self._said.tell(reloads=self._said.values.get("reloads", 0) + done, **values)
+        self._reloads += done
+        self._tell(reloads=self._reloads, **values)
+
+    def _tell(self, **values: Any) -> None:
+        # Not a child that the daemon has forked: what else it knows is old, and it may live longer.
+        if self._said is not None and self._is_daemon():
+            self._said.tell(**values)
 
     def _beside_run(self, method: Callable[[], None]) -> None:
         """A sleep() in it says nothing about the loop of run()."""

@@ -772,6 +772,49 @@ def test_a_child_that_run_forks_does_not_end_the_daemon(box: support.Sandbox) ->
     assert log(box) == [f"cleanup by {pid}"]
 
 
+def test_words_of_a_child_that_run_forks_are_not_the_daemons(box: support.Sandbox) -> None:
+    """It knows of no later reload, nor of the daemon's end."""
+    script = box.script("""
+        import os, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                if os.fork() == 0:
+                    for number in 1, 2:
+                        while not os.path.exists(f"tell {number}"):
+                            time.sleep(0.01)
+                        self.tell("words of a child")
+                        open(f"told {number}", "w").close()
+                    os._exit(0)
+                while True:
+                    time.sleep(0.01)
+            def on_reload(self):
+                if os.path.exists("conf"):
+                    open("reloading", "w").close()
+                    while not os.path.exists("go on"):
+                        time.sleep(0.01)
+                    raise ValueError("bad configuration")
+        D("d.pid", working_directory=".").main()
+    """)
+
+    def told(number: int) -> None:
+        (box.path / f"tell {number}").touch()
+        support.until((box.path / f"told {number}").exists)
+
+    assert box.run(script, "start").returncode == 0
+    assert box.run(script, "reload").returncode == 0
+    told(1)
+    (box.path / "conf").touch()
+    reload = box.popen(script, "reload")
+    support.until((box.path / "reloading").exists)
+    (box.path / "go on").touch()
+    assert "bad configuration" in reload.communicate(timeout=20)[1]
+    assert box.run(script, "stop").returncode == 0
+    told(2)
+    box.settled()
+    assert not list(box.path.glob("d.pid*"))
+
+
 def test_descriptors_that_run_closes_are_nobody_elses_afterwards(box: support.Sandbox) -> None:
     """What the program opens under the status file's number stays its own."""
     script = box.script("""
@@ -1167,11 +1210,12 @@ def test_the_last_kill_spares_who_has_got_the_groups_number_since(box: support.S
             def run(self):
                 if ctypes.CDLL(None).fork() == 0:
                     os.setsid()
-                    self.tell("apart")
+                    open("apart", "w").close()
                     time.sleep(1000)
                 while True:
                     time.sleep(1)
-        daemon = D("d.pid", stdout="d.log", stderr="d.log", signal_map={15: signal.SIG_DFL})
+        daemon = D("d.pid", stdout="d.log", stderr="d.log", signal_map={15: signal.SIG_DFL},
+                   working_directory=".")
         if sys.argv[1] == "stop":
             daemon.stop((("TERM", 5), ("KILL", 0.2)))
         daemon.main()
@@ -1185,7 +1229,7 @@ def test_the_last_kill_spares_who_has_got_the_groups_number_since(box: support.S
             return subprocess.Popen([sys.executable, "-B", {str(script)!r}, word],
                                     stderr=subprocess.PIPE, text=True)
         assert verb("start").wait() == 0
-        while "apart" not in open("d.pid.status").read():
+        while not os.path.exists("apart"):
             time.sleep(0.01)
         pid = int(open("d.pid").read())
         group = os.getpgid(pid)
