@@ -159,13 +159,17 @@ class Daemon:
         return self.start()
 
     def reload(self, timeout: float = control.RELOAD_TIMEOUT) -> int:
-        """Have the daemon call `on_reload`; returns when it has taken the new configuration.
+        """Have the daemon call `on_reload`; returns when it has taken the new configuration; in
+        `run` at once.
 
         :param timeout: seconds to wait for it
         :returns: the daemon's pid
         :raises DaemonError: it does not run, does not answer, or `on_reload` raised: then the
             daemon goes on with the old configuration
         """
+        if self._is_daemon() and _is_main_thread():  # it can't wait for itself
+            os.kill(os.getpid(), signal.SIGHUP)
+            return os.getpid()
         return control.reload(self._lock(), timeout, self._waiting)
 
     def status(self) -> Status:
@@ -425,7 +429,7 @@ def _told(error: Exception) -> dict[str, str]:
 
 
 def _is_main_thread() -> bool:
-    """Whether it is `run` that sleeps, and not a thread beside it."""
+    """Whether it is `run` that asks, and not a thread beside it."""
     threading = sys.modules.get("threading")
     return threading is None or threading.current_thread() is threading.main_thread()
 

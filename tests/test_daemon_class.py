@@ -1145,6 +1145,35 @@ def test_a_stop_in_a_reload_that_fails_is_not_lost(box: support.Sandbox) -> None
     assert log(box) == ["reloading", "cleanup"]
 
 
+@pytest.mark.parametrize("loop", ["self.every(0.01)", "iter(lambda: time.sleep(0.01), 1)"])
+@pytest.mark.parametrize("where", ["run()", "a thread"])
+def test_a_daemon_reloads_itself(box: support.Sandbox, loop: str, where: str) -> None:
+    """In run() it can't wait for the loop of run()."""
+    script = box.script(f"""
+        import os, threading, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                thread = threading.Thread(target=self.ask)
+                for round in {loop}:
+                    if "{where}" == "a thread" and thread.ident is None:
+                        thread.start()
+                    elif "{where}" == "run()":
+                        self.ask()
+                    if os.path.exists("asked") and os.path.exists("reloaded"):
+                        break
+            def ask(self):
+                assert self.reload(timeout=1000) == os.getpid()
+                open("asked", "w").close()
+            def on_reload(self):
+                open("reloaded", "w").close()
+        D("d.pid", stderr="d.log", working_directory=".").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    box.settled()
+    assert not log(box)
+
+
 def test_a_daemon_in_the_foreground_keeps_its_neighbours_when_it_is_killed(
     box: support.Sandbox,
 ) -> None:
