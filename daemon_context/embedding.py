@@ -29,7 +29,7 @@ SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
 ENDINGS = (("logging", "shutdown"), ("multiprocessing.util", "_exit_function"))
 
 _shown: BaseException | None = None
-_handlers_are_ours = False
+_handlers_of = 0  # the process that runs them at its end
 
 #: In the daemon of `spawn`, for the target: its context, which has `ready` and the loop.
 current: DaemonContext | None = None
@@ -187,7 +187,6 @@ def forget_launcher() -> None:
     """In the daemon: exit handlers from before the fork are not ours, those to come are; and those
     of modules that have one to end what a process has.
     """
-    global _handlers_are_ours
     atexit._clear()
     for name, function in ENDINGS:
         if (module := sys.modules.get(name)) is not None:
@@ -195,7 +194,13 @@ def forget_launcher() -> None:
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None:
         processes._children.clear()  # the launcher's
-    _handlers_are_ours = True
+    own_handlers()
+
+
+def own_handlers() -> None:
+    """Have this process run the exit handlers at its end, and none that it forks."""
+    global _handlers_of
+    _handlers_of = os.getpid()
 
 
 def raised(error: BaseException) -> NoReturn:
@@ -212,7 +217,7 @@ def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
     try:
         status = _status_of(run, *args)
         status = _status_of(_finish_threads) or status
-        if _handlers_are_ours:
+        if _handlers_of == os.getpid():
             atexit._run_exitfuncs()
     finally:
         try:

@@ -14,7 +14,7 @@ from _thread import allocate_lock
 from . import control
 from .context import DaemonContext, default_signal_map
 from .descriptors import is_open
-from .embedding import SCHEDULE, exit_status, forget_launcher, run_to_exit
+from .embedding import SCHEDULE, exit_status, forget_launcher, own_handlers, run_to_exit
 from .errors import DaemonError, refuse, text_of
 from .pidfile import PidFile
 from .process import signal
@@ -233,6 +233,7 @@ class Daemon:
         """From `setup` to the end; the exit status."""
         if self._context is None:  # daemonize() was overridden by one of its own making
             self._context = self._make_context(detach=False)
+            own_handlers()
         context, process = self._context, os.getpid()
         error: BaseException | None = None
         try:

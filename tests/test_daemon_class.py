@@ -1588,6 +1588,53 @@ def test_logging_and_multiprocessing_end_what_the_daemon_has_and_nothing_of_the_
     assert box.text("records") == "one record\n"
 
 
+def test_a_child_that_run_forks_ends_nothing_of_the_daemons(box: support.Sandbox) -> None:
+    box.run("""
+        import atexit, multiprocessing, os, sys, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                atexit.register(lambda: print("exit handler of", os.getpid(), flush=True))
+                context = multiprocessing.get_context("fork")
+                worker = context.Process(target=time.sleep, args=[1000], daemon=True)
+                worker.start()
+                child = os.fork()
+                if child == 0:
+                    sys.exit()
+                os.waitpid(child, 0)
+                worker.join(0.1)
+                print("worker lives:", worker.is_alive(), os.getpid(), flush=True)
+        D("d.pid", stdout="d.log", stderr="d.log").main()
+    """, "start")  # fmt: skip
+    box.settled()
+    lives, handler = log(box)
+    assert lives.startswith("worker lives: True ")
+    assert handler == f"exit handler of {lives.split()[-1]}"
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_exit_handlers_where_daemonize_is_of_the_programs_own_making(
+    box: support.Sandbox, forks: bool
+) -> None:
+    """They are all its own, as those of the recipe are."""
+    box.run(f"""
+        import atexit, os
+        from daemon_context import Daemon
+        class D(Daemon):
+            def daemonize(self):
+                if {forks} and os.fork():
+                    os._exit(0)
+                atexit.register(print, "of daemonize")
+            def run(self):
+                atexit.register(print, "of run")
+        os.dup2(os.open("d.log", os.O_CREAT | os.O_WRONLY), 1)
+        atexit.register(print, "of the program")
+        D("d.pid").start()
+    """)
+    box.settled()
+    assert log(box) == ["of run", "of daemonize", "of the program"]
+
+
 @pytest.mark.parametrize("loop", ["for _ in self.every(0.01)", "while time.sleep(0.01) is None"])
 @pytest.mark.parametrize("where", ["run()", "a thread"])
 def test_a_daemon_asks_for_its_status_and_stops_itself(
