@@ -188,6 +188,7 @@ def forget_launcher() -> None:
     of modules that have one to end what a process has.
     """
     atexit._clear()
+    _forget_finalizers()
     for name, function in ENDINGS:
         if (module := sys.modules.get(name)) is not None:
             atexit.register(getattr(module, function))
@@ -201,6 +202,14 @@ def own_handlers() -> None:
     """Have this process run the exit handlers at its end, and none that it forks."""
     global _handlers_of
     _handlers_of = os.getpid()
+
+
+def _forget_finalizers() -> None:
+    weakref = sys.modules.get("weakref")
+    if weakref is not None:
+        for finalizer in tuple(weakref.finalize._registry):
+            finalizer.atexit = False
+        weakref.finalize._registered_with_atexit = False  # it was, with the exit handlers
 
 
 def raised(error: BaseException) -> NoReturn:

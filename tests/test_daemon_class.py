@@ -1588,6 +1588,37 @@ def test_logging_and_multiprocessing_end_what_the_daemon_has_and_nothing_of_the_
     assert box.text("records") == "one record\n"
 
 
+@pytest.mark.parametrize("way", ["start", "spawn"])
+def test_finalizers_run_at_the_end_of_whose_they_are(box: support.Sandbox, way: str) -> None:
+    """They are registered at exit once, with the first of all: in the launcher."""
+    done = box.run("""
+        import os, sys, tempfile, weakref
+        from daemon_context import Daemon, DaemonContext
+        class Thing:
+            pass
+        def note():
+            with open(PLACE, "a") as file:
+                print(os.getpid(), file=file)
+        def work():
+            global directory
+            directory = tempfile.TemporaryDirectory(dir=".", prefix="temporary-")
+        class D(Daemon):
+            def run(self):
+                work()
+        PLACE = os.path.abspath("notes")
+        thing = Thing()
+        weakref.finalize(thing, note)
+        if sys.argv[1] == "start":
+            D("d.pid", working_directory=".").start()
+        else:
+            DaemonContext(working_directory=".").spawn(work)
+        print(os.getpid())
+    """, way)  # fmt: skip
+    box.settled()
+    assert box.text("notes") == done.stdout
+    assert not list(box.path.glob("temporary-*"))
+
+
 def test_a_child_that_run_forks_ends_nothing_of_the_daemons(box: support.Sandbox) -> None:
     box.run("""
         import atexit, multiprocessing, os, sys, time
