@@ -178,7 +178,7 @@ def run_target(
                 exit_status(error)
                 raise
             finally:
-                _finish_threads()
+                finish_threads()
 
     run_to_exit(run)
 
@@ -224,8 +224,8 @@ def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
     """
     status = 1
     try:
-        status = _status_of(run, *args)
-        status = _status_of(_finish_threads) or status
+        status = status_of(run, *args)
+        status = finish_threads() or status
         if _handlers_of == os.getpid():
             atexit._run_exitfuncs()
     finally:
@@ -235,7 +235,8 @@ def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
             os._exit(status)
 
 
-def _status_of(run: Callable[..., Any], *args: Any) -> int:
+def status_of(run: Callable[..., Any], *args: Any) -> int:
+    """The exit status that the function returns, or that its exception, which is shown, means."""
     try:
         return run(*args) or 0
     except BaseException as error:
@@ -262,11 +263,10 @@ def exit_status(error: BaseException) -> int:
     return 1
 
 
-def _finish_threads() -> None:
-    """Wait for the target's threads, as the interpreter does at its end."""
+def finish_threads() -> int:
+    """Wait for threads, as the interpreter does at its end; the status of what ends the wait."""
     threading = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()
+    return 0 if threading is None else status_of(threading._shutdown)
 
 
 def spawn_fresh(context: DaemonContext, target: str, args: Args, kwargs: Kwargs) -> Handle:

@@ -14,7 +14,15 @@ from _thread import allocate_lock
 from . import control
 from .context import DaemonContext, default_signal_map
 from .descriptors import is_open
-from .embedding import SCHEDULE, exit_status, forget_launcher, own_handlers, run_to_exit
+from .embedding import (
+    SCHEDULE,
+    exit_status,
+    finish_threads,
+    forget_launcher,
+    own_handlers,
+    run_to_exit,
+)
+from .embedding import status_of as exit_status_of
 from .errors import DaemonError, refuse, text_of
 from .pidfile import PidFile
 from .process import signal
@@ -184,7 +192,7 @@ class Daemon:
         """
         self._context = self._make_context(detach=False)
         self._context.open()
-        return self._serve()
+        return self._serve(self._work)
 
     def main(self, argv: list[str] | None = None) -> NoReturn:
         """Give a script the verbs start, stop, restart, reload, status and run.
@@ -227,10 +235,23 @@ class Daemon:
 
     def _serve_and_exit(self) -> NoReturn:
         """Never unwind into the launcher's frames: they are the launcher's."""
-        run_to_exit(self._serve)
+        run_to_exit(self._serve, self._work_and_finish)
 
-    def _serve(self) -> int:
-        """From `setup` to the end; the exit status."""
+    def _serve(self, work: Callable[[], int]) -> int:
+        process = os.getpid()
+        try:
+            return work()
+        finally:
+            if os.getpid() == process:  # not a child that run() has forked
+                self.delpid()
+
+    def _work_and_finish(self) -> int:
+        """As long as threads work, this is the daemon."""
+        status = exit_status_of(self._work)  # which shows an error now: they may go on for ever
+        return finish_threads() or status
+
+    def _work(self) -> int:
+        """From `setup` to `cleanup`; the exit status."""
         if self._context is None:  # daemonize() was overridden by one of its own making
             self._context = self._make_context(detach=False)
             own_handlers()
@@ -266,10 +287,7 @@ class Daemon:
         try:
             self.cleanup()
         finally:
-            if self._said is not None:
-                self._said.end()
             context._ended(error)
-            self.delpid()
             self._looping = False  # nobody is left to look at what SIGTERM would only note
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:

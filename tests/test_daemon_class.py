@@ -1488,13 +1488,10 @@ def test_sigterm_ends_what_run_has_left_behind(box: support.Sandbox, verb: str) 
         class D(Daemon):
             def run(self):
                 self.sleep(0.01)
-                threading.Thread(target=self.stay).start()
-            def stay(self):
-                while os.path.exists("d.pid"):
-                    time.sleep(0.005)
+                threading.Thread(target=time.sleep, args=[1000]).start()
+            def cleanup(self):
                 with open("left", "w") as file:
                     print(os.getpid(), file=file)
-                time.sleep(1000)
         D("d.pid", working_directory=".").main()
     """, verb)  # fmt: skip
     pid = box.pid("left")
@@ -1506,6 +1503,33 @@ def test_sigterm_ends_what_run_has_left_behind(box: support.Sandbox, verb: str) 
 
     support.until(ended)
     program.wait(20)
+
+
+@pytest.mark.parametrize("end", ["pass", "raise RuntimeError('no luck')"])
+def test_who_works_in_threads_behind_run_is_the_daemon(box: support.Sandbox, end: str) -> None:
+    """As recipes whose run() starts threads, and returns: there would be a second one soon."""
+    script = box.script(f"""
+        import threading, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.tell("well")
+                self.sleep(0)
+                threading.Thread(target=time.sleep, args=[1000]).start()
+                {end}
+            def cleanup(self):
+                print("cleanup", flush=True)
+        D("d.pid", stdout="d.log", stderr="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    box.text("d.log")
+    support.until(lambda: "raise" not in end or log(box)[-1] == "RuntimeError: no luck")
+    pid = box.pid()
+    assert box.run(script, "start").stdout == f"D: runs already, pid {pid}\n"
+    assert f"running with pid {pid}: well" in box.run(script, "status").stdout
+    assert "stopped" in box.run(script, "stop").stdout
+    assert not support.alive(pid)
+    assert not list(box.path.glob("d.pid*"))
 
 
 @pytest.mark.parametrize("verb", ["run", "start"])
