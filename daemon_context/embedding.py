@@ -224,7 +224,7 @@ def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
     """
     status = 1
     try:
-        status = status_of(run, *args)
+        status = exit_status_of(run, *args)
         status = finish_threads() or status
         if _handlers_of == os.getpid():
             atexit._run_exitfuncs()
@@ -235,7 +235,7 @@ def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
             os._exit(status)
 
 
-def status_of(run: Callable[..., Any], *args: Any) -> int:
+def exit_status_of(run: Callable[..., Any], *args: Any) -> int:
     """The exit status that the function returns, or that its exception, which is shown, means."""
     try:
         return run(*args) or 0
@@ -266,7 +266,7 @@ def exit_status(error: BaseException) -> int:
 def finish_threads() -> int:
     """Wait for threads, as the interpreter does at its end; the status of what ends the wait."""
     threading = sys.modules.get("threading")
-    return 0 if threading is None else status_of(threading._shutdown)
+    return 0 if threading is None else exit_status_of(threading._shutdown)
 
 
 def spawn_fresh(context: DaemonContext, target: str, args: Args, kwargs: Kwargs) -> Handle:

@@ -17,12 +17,12 @@ from .descriptors import is_open
 from .embedding import (
     SCHEDULE,
     exit_status,
+    exit_status_of,
     finish_threads,
     forget_launcher,
     own_handlers,
     run_to_exit,
 )
-from .embedding import status_of as exit_status_of
 from .errors import DaemonError, refuse, text_of
 from .pidfile import PidFile
 from .process import signal
