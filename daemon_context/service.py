@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from _thread import allocate_lock
 
 from . import control
 from .context import DaemonContext, default_signal_map
@@ -36,7 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
-    from typing import Any, NoReturn
+    from typing import Any, ClassVar, NoReturn
 
     from .control import Stopped, Waiting
 
@@ -77,7 +76,7 @@ class Daemon:
     _looping = False
     _reload_due = False
     _reloads = 0
-    _at_reload = allocate_lock()
+    _at_reload: ClassVar[dict[int, object]] = {}  # by process: what a reload forks is not at it
     _said: StatusFile | None = None
 
     # --- to override
@@ -306,12 +305,13 @@ class Daemon:
     def _reload_if_due(self) -> None:
         # Who comes in the middle of one leaves the next to who is at it: begun with an older
         # configuration, the outer one would be the last to set its own.
-        while self._reload_due and self._at_reload.acquire(blocking=False):
+        process, mine = os.getpid(), object()
+        while self._reload_due and self._at_reload.setdefault(process, mine) is mine:
             try:
                 self._reload_due = False
                 self._reload()
             finally:
-                self._at_reload.release()
+                self._at_reload.pop(process, None)
 
     def _reload(self) -> None:
         self._tell_reloads(reloading=True)  # who asks from now on, asks for the next one

@@ -1953,3 +1953,31 @@ def test_an_override_of_daemonize_that_fails_in_the_daemon_unwinds_no_frame_of_t
     assert not ready or "RuntimeError: no luck" in box.text("d.log")
     assert box.text("unwound").count("\n") == 1
     assert not list(box.path.glob("d.pid*"))
+
+
+def test_a_worker_that_a_reload_has_forked_reloads_by_itself(box: support.Sandbox) -> None:
+    script = box.script("""
+        import os, signal
+        from daemon_context import Daemon
+        class D(Daemon):
+            worker = 0
+            def run(self):
+                while True:
+                    signal.pause()
+            def on_reload(self):
+                print("worker" if self.worker else "daemon", flush=True)
+                if self.worker:
+                    os._exit(0)
+                if os.fork() == 0:
+                    self.worker = os.getpid()
+                    os.kill(self.worker, signal.SIGHUP)
+                    signal.alarm(10)  # ends it if nothing comes
+                    signal.pause()
+                os.wait()
+        D("d.pid", stdout="d.log", stderr="d.log").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    assert box.run(script, "reload").returncode == 0
+    assert log(box) == ["daemon", "worker"]
+    assert box.run(script, "reload").returncode == 0
+    assert box.run(script, "stop").returncode == 0
