@@ -18,7 +18,7 @@ from .mutants import Mutant
 
 LONGEST = 5.0  # seconds; tests that take longer are left out
 PATIENCE = 12.0  # seconds that a test may take, and the same number of times what it took before
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "build", "*.egg-info", ".*_cache", "benchmarks")
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "build", "*.egg-info", ".*_cache")
 # $0: the memory; then the tree, the mutant and its place. The shell, as process 1, reaps orphans.
 SCRIPT = """
     mount -t tmpfs -o mode=755 tmpfs "$0" && mkdir -m 1777 "$0/t" && cp -a "$1" "$0/tree" || exit 99
