@@ -162,3 +162,29 @@ def test_the_garbage_collector_works_in_what_a_step_starts(box: support.Sandbox)
     assert done.stderr == ""
     said = "another daemon", "worker", "daemon", "worker", "daemon", "launcher"
     assert box.text("said").splitlines() == [f"{who} (500, 6, 7)" for who in said]
+
+
+def test_a_second_fork_that_fails_is_told_by_the_launcher_alone(box: support.Sandbox) -> None:
+    done = box.run("""
+        import errno, os
+        from daemon_context import DaemonContext, DaemonError
+
+        launcher, fork = os.getpid(), os.fork
+
+        def fails_in_the_leader():
+            if os.getpid() != launcher:
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return fork()
+
+        os.fork = fails_in_the_leader
+        try:
+            DaemonContext(detach_process=True).open()
+        except BaseException as error:
+            with open("unwound", "a") as file:
+                print(type(error).__name__, file=file)
+            raise
+    """)
+    assert done.returncode == 1
+    assert "cannot detach: the second fork failed: Resource temporarily unavailable" in done.stderr
+    box.settled()
+    assert box.text("unwound") == "DaemonProcessDetachError\n"
