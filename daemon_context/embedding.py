@@ -178,7 +178,7 @@ def run_target(
                 exit_status(error)
                 raise
             finally:
-                finish_threads()
+                _finish_threads()
 
     run_to_exit(run)
 
@@ -224,8 +224,7 @@ def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
     """
     status = 1
     try:
-        status = exit_status_of(run, *args)
-        status = finish_threads() or status
+        status = finished(run, *args)
         if _handlers_of == os.getpid():
             atexit._run_exitfuncs()
     finally:
@@ -235,7 +234,13 @@ def run_to_exit(run: Callable[..., Any], *args: Any) -> NoReturn:
             os._exit(status)
 
 
-def exit_status_of(run: Callable[..., Any], *args: Any) -> int:
+def finished(run: Callable[..., Any], *args: Any) -> int:
+    """The exit status of a function, once its threads have ended as well."""
+    status = _exit_status_of(run, *args)  # shows an error now: they may go on for ever
+    return _finish_threads() or status
+
+
+def _exit_status_of(run: Callable[..., Any], *args: Any) -> int:
     """The exit status that the function returns, or that its exception, which is shown, means."""
     try:
         return run(*args) or 0
@@ -263,10 +268,10 @@ def exit_status(error: BaseException) -> int:
     return 1
 
 
-def finish_threads() -> int:
+def _finish_threads() -> int:
     """Wait for threads, as the interpreter does at its end; the status of what ends the wait."""
     threading = sys.modules.get("threading")
-    return 0 if threading is None else exit_status_of(threading._shutdown)
+    return 0 if threading is None else _exit_status_of(threading._shutdown)
 
 
 def spawn_fresh(context: DaemonContext, target: str, args: Args, kwargs: Kwargs) -> Handle:

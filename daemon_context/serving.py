@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .embedding import exit_status, exit_status_of, finish_threads, own_handlers, run_to_exit
+from .embedding import exit_status, finished, own_handlers, run_to_exit
 from .errors import DaemonError, text_of
 from .process import signal
 from .statusfile import TEXT_LARGEST, StatusFile
@@ -94,8 +94,7 @@ class Serving:
 
     def _work_and_finish(self) -> int:
         """As long as threads work, this is the daemon."""
-        status = exit_status_of(self._work)  # which shows an error now: they may go on for ever
-        return finish_threads() or status
+        return finished(self._work)
 
     def _work(self) -> int:
         """From `setup` to `cleanup`; the exit status."""
