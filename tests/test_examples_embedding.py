@@ -72,12 +72,18 @@ def test_the_tool_shows_why_its_helper_does_not_start(box: support.Sandbox, exam
     assert not (place / "helper.pid").exists()
 
 
-def test_a_client_that_goes_away_does_not_end_the_helper(
-    box: support.Sandbox, examples: Path
-) -> None:
+def frozen_helper(box: support.Sandbox, examples: Path) -> int:
+    """One that has given its first number, and then stands still until SIGCONT."""
     assert tool(box, examples, "next").stdout == "1\n"
     pid = box.pid("helper.pid")
     os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def test_a_client_that_goes_away_does_not_end_the_helper(
+    box: support.Sandbox, examples: Path
+) -> None:
+    pid = frozen_helper(box, examples)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(box.path / "helper.socket"))
     os.kill(pid, signal.SIGCONT)
@@ -89,9 +95,7 @@ def test_a_client_that_goes_away_does_not_end_the_helper(
 def test_a_tool_whose_helper_dies_before_it_answers_asks_another_one(
     box: support.Sandbox, examples: Path
 ) -> None:
-    assert tool(box, examples, "next").stdout == "1\n"
-    pid = box.pid("helper.pid")
-    os.kill(pid, signal.SIGSTOP)
+    pid = frozen_helper(box, examples)
     asking = box.popen(examples / "helper_tool.py", "next")
     place = f"{box.path / 'helper.socket'}\n"
     support.until(lambda: Path("/proc/net/unix").read_text().count(place) == 2, what="connected")
