@@ -10,6 +10,7 @@ from .context import DaemonContext, default_signal_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .daemon import Daemon as Daemon
     from .errors import DaemonError as DaemonError
     from .errors import DaemonOSEnvironmentError as DaemonOSEnvironmentError
     from .errors import DaemonProcessDetachError as DaemonProcessDetachError
@@ -17,11 +18,10 @@ if TYPE_CHECKING:
     from .errors import SequenceError as SequenceError
     from .errors import StartError as StartError
     from .errors import StepError as StepError
-    from .lockerrors import AlreadyRunning as AlreadyRunning
     from .pidfile import PidFile as PidFile
-    from .service import Daemon as Daemon
-    from .step import Step as Step
-    from .step import Steps as Steps
+    from .pidfile.lockerrors import AlreadyRunning as AlreadyRunning
+    from .sequence.step import Step as Step
+    from .sequence.step import Steps as Steps
     from .steps import DEFAULT_STEPS as DEFAULT_STEPS
 
 __version__ = "0.1.0"
@@ -47,8 +47,8 @@ __all__ = [
 # Imported when they are named; `lockfile`, behind AlreadyRunning, is heavy.
 _LATE = {
     "DEFAULT_STEPS": "steps",
-    "AlreadyRunning": "lockerrors",
-    "Daemon": "service",
+    "AlreadyRunning": "pidfile.lockerrors",
+    "Daemon": "daemon",
     "DaemonError": "errors",
     "DaemonOSEnvironmentError": "errors",
     "DaemonProcessDetachError": "errors",
@@ -56,9 +56,9 @@ _LATE = {
     "PidFile": "pidfile",
     "SequenceError": "errors",
     "StartError": "errors",
-    "Step": "step",
+    "Step": "sequence.step",
     "StepError": "errors",
-    "Steps": "step",
+    "Steps": "sequence.step",
 }
 
 

@@ -75,7 +75,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _trace(options: argparse.Namespace) -> int:
-    from .trace import pausing
+    from .look.trace import pausing
 
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # else their numbers would be our pipe's
         pass

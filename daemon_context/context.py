@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Any, ClassVar, TypeVar
 
-    from .descriptors import Closed
     from .embedding import Handle
-    from .explain import Explanation
+    from .look.explain import Explanation
+    from .look.trace import Record, Trace
+    from .loop import Stop
     from .options import Supervisor
     from .sequence import Walk
-    from .step import Step, Steps
-    from .stopping import Stop
-    from .trace import Record, Trace
+    from .sequence.step import Step, Steps
+    from .system.descriptors import Closed
 
     Self = TypeVar("Self", bound="DaemonContext")
 else:
-    import _signal as signal  # see `daemon_context.process`
+    import _signal as signal  # see `daemon_context.system.processes`
 
 HELD = 1_000_000_007  # objects: more than any program has meant
 
@@ -199,7 +199,7 @@ class DaemonContext:
         """The group to become; as given, or the one that the default resolves to."""
         if self._gid is not None:
             return self._gid
-        from .owner import default_gid
+        from .options.owner import default_gid
 
         return default_gid(self._uid)
 
@@ -221,7 +221,7 @@ class DaemonContext:
         """Who started us, whether to detach, and the reason in words."""
         if self._walk is not None:
             return self._walk.options.supervisor
-        from .supervisor import detect
+        from .manager.supervisor import detect
 
         return detect()
 
@@ -292,7 +292,7 @@ class DaemonContext:
         return walk
 
     def _begin(self, *, spawning: bool = False) -> Walk:
-        from .freezing import freeze
+        from .options.freezing import freeze
         from .sequence import Walk
 
         # Now: a signal handler may ask for a stop in the middle of its import.
@@ -300,7 +300,7 @@ class DaemonContext:
         steps = self._sequence()
         walk = Walk(freeze(self, spawning=spawning), steps, self)
         if walk.options.record_trace:
-            from .trace import Trace
+            from .look.trace import Trace
 
             walk.trace = Trace(self._observer)
         self._trace = walk.trace
@@ -365,7 +365,7 @@ class DaemonContext:
         assert walk is not None
         assert walk.report is not None
         walk.report.make_room()
-        from .failures import unready
+        from .report.failures import unready
 
         failure, status = unready(error or walk.uncaught)
         walk.report.fail(walk, failure, status)
@@ -375,7 +375,7 @@ class DaemonContext:
 
         :raises SystemExit: with status 0, explaining the signal
         """
-        from .stopping import Terminated
+        from .loop import Terminated
 
         raise Terminated(signal_number)
 
@@ -415,7 +415,7 @@ class DaemonContext:
     def _stopping(self) -> Stop:
         if self._loop_stop is not None:
             return self._loop_stop
-        from .stopping import Stop
+        from .loop import Stop
 
         # Atomic: a signal handler may come in between, and ask for one as well.
         stop: Stop = self.__dict__.setdefault("_loop_stop", Stop(self._between))
@@ -442,7 +442,7 @@ class DaemonContext:
 
             warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
             return
-        from .process import SignalsHeld
+        from .system.processes import SignalsHeld
 
         with SignalsHeld():  # what a handler raises must find the state that the launcher knows
             self._is_ready = walk.report is None or walk.report.ready(status)
@@ -454,7 +454,7 @@ class DaemonContext:
     @property
     def closed(self) -> tuple[Closed, ...]:
         """What `open` closed: the number of each descriptor, what it was, and who owned it."""
-        from .descriptors import Closed
+        from .system.descriptors import Closed
 
         walk = self._walk
         if walk is None:
@@ -472,7 +472,7 @@ class DaemonContext:
 
         :raises OptionError: an option can't be used
         """
-        from .explain import explain
+        from .look.explain import explain
 
         return explain(self)
 
@@ -483,7 +483,7 @@ def as_steps(steps: Any) -> Steps:
     :raises OptionError: it is not iterable; SequenceError: it can not work
     """
     from .errors import refuse
-    from .step import Steps
+    from .sequence.step import Steps
 
     if isinstance(steps, Steps):
         return steps

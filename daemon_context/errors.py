@@ -1,7 +1,7 @@
 """What can go wrong, as classes that carry the facts and survive pickling.
 
-The classes that are also ``lockfile``'s live in `daemon_context.lockerrors`: importing ``lockfile``
-costs more than this whole package, so it is done only when one of them is named.
+The classes that are also ``lockfile``'s live in `daemon_context.pidfile.lockerrors`: importing
+``lockfile`` costs more than this whole package, so it is done only when one of them is named.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def by_name(name: str) -> type[DaemonError] | None:
     """The class of that name, if a report may name it: never anything but our own."""
     kind = globals().get(name)
     if kind is None and name in LOCK_ERRORS:
-        from . import refusals
+        from .pidfile import refusals
 
         refusals.join_lockfile()
         kind = getattr(refusals, name)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from daemon_context.tables import table
+from daemon_context.look.tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m daemon_context trace"

@@ -23,7 +23,8 @@ NOBODY = 65534
 # program would, and sends its error, if there was one, back as JSON.
 STARTER = """
     import atexit, ctypes, fcntl, json, os, signal, subprocess, sys, time
-    import resource, daemon_context.failures, daemon_context.lockerrors, daemon_context.stopping
+    import resource, daemon_context.loop, daemon_context.pidfile.lockerrors
+    import daemon_context.report.failures
     from daemon_context import DEFAULT_STEPS, Daemon, DaemonContext, PidFile, Step
     from daemon_context.pidfile import TimeoutPIDLockFile
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from daemon_context.statusfile import StatusFile, read
+from daemon_context.control.statusfile import StatusFile, read
 
 from . import support
 
@@ -1208,7 +1208,8 @@ def test_a_stop_that_runs_out_of_descriptors_leaves_none(
     assert box.run(heartbeat, "start").returncode == 0
     done = box.run("""
         import os, resource
-        from daemon_context import Daemon, DaemonError, refusals
+        from daemon_context import Daemon, DaemonError
+        from daemon_context.pidfile import refusals
         daemon = Daemon("d.pid")
         free = os.dup(0)
         os.close(free)

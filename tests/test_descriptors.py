@@ -416,7 +416,7 @@ def test_the_daemon_knows_what_was_closed(box: support.Sandbox) -> None:
 def test_what_is_open_is_seen(box: support.Sandbox, count: int, limit: int, flag: str) -> None:
     done = box.run("""
         import fcntl, os, resource, sys
-        from daemon_context.descriptors import open_numbers
+        from daemon_context.system.descriptors import open_numbers
 
         def is_open(fd):
             try:

@@ -13,7 +13,8 @@ import pytest
 import daemon_context
 import daemon_context.pidfile
 import daemon_context.steps
-from daemon_context import errors, lockerrors
+from daemon_context import errors
+from daemon_context.pidfile import lockerrors
 
 from . import support
 
@@ -111,7 +112,7 @@ def test_a_refusal_is_lockfiles_for_who_has_imported_that(
         f"{imported}",
         f"{imported}",
         "True True",
-        "daemon_context.lockerrors.AlreadyRunning",
+        "daemon_context.pidfile.lockerrors.AlreadyRunning",
     ]
 
 

@@ -30,7 +30,7 @@ from daemon_context import (
     default_signal_map,
 )
 from daemon_context.context import as_steps
-from daemon_context.freezing import freeze
+from daemon_context.options.freezing import freeze
 
 from . import support
 

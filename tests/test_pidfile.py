@@ -16,12 +16,12 @@ from lockfile import pidlockfile
 import daemon_context.pidfile
 from daemon_context import AlreadyRunning, DaemonError, PidFile
 from daemon_context.control import stop
+from daemon_context.control.status import status_of
+from daemon_context.control.statusfile import path_of
 from daemon_context.errors import DaemonOSEnvironmentError, OptionError
-from daemon_context.lockerrors import LockTimeout, NotLocked, NotMyLock, PidFileError
-from daemon_context.locks import Holder, wait_a_while
 from daemon_context.pidfile import PIDLockFile, TimeoutPIDLockFile
-from daemon_context.status import status_of
-from daemon_context.statusfile import path_of
+from daemon_context.pidfile.lockerrors import LockTimeout, NotLocked, NotMyLock, PidFileError
+from daemon_context.pidfile.locks import Holder, wait_a_while
 
 from . import support
 from .pidfiles import HOLDER, NOBODY, READER, Starter, held, kernel_owner
@@ -414,13 +414,13 @@ def test_who_may_not_read_it_is_told_so(public: Path, starter: Starter) -> None:
     (public / "closed").mkdir(mode=0o700)
     reader = """
         import os, sys
-        import daemon_context.lockerrors
+        import daemon_context.pidfile.lockerrors
         from daemon_context import PidFile
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
         assert PidFile(sys.argv[1]).read_pid() is None  # as lockfile has it
         try:
             PidFile(sys.argv[1]).is_locked()
-        except daemon_context.lockerrors.PidFileError as error:
+        except daemon_context.pidfile.lockerrors.PidFileError as error:
             print(error.errno, error)
     """
     done = starter.box.run(reader, public / "closed" / "d.pid")
@@ -796,7 +796,7 @@ def test_while_it_starts_nobody_owns_it(box: support.Sandbox, starter: Starter) 
         assert PidFile(path).read_pid() is None
         result = starter.start(path)
         assert result["status"] == 1
-        assert "daemon_context.lockerrors.AlreadyRunning" in result["kinds"]
+        assert "daemon_context.pidfile.lockerrors.AlreadyRunning" in result["kinds"]
         assert "is being started by another process; try again" in result["text"]
     assert program.wait(support.DEADLINE) == 0
     assert PidFile(path).owner() == box.pid()
@@ -820,7 +820,7 @@ def test_other_users_and_pid_namespaces(box: support.Sandbox, public: Path, vani
     pid = int(path.read_text())
     ask = box.script("""
         import os, sys
-        import daemon_context.locks
+        import daemon_context.pidfile.locks
         from daemon_context import PidFile
         if sys.argv[2] != "root":
             os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -1062,7 +1062,7 @@ def test_a_reader_that_comes_during_the_start_is_named(box: support.Sandbox) -> 
     done = box.run("""
         import subprocess, sys
         from daemon_context import DEFAULT_STEPS, DaemonContext, Step
-        from daemon_context.lockerrors import PidFileError
+        from daemon_context.pidfile.lockerrors import PidFileError
         class Interfere(Step):
             def apply(self, walk):
                 args = [sys.executable, "reader.py", walk.options.pidfile.path, "record", "1", "1"]

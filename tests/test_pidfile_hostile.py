@@ -452,7 +452,7 @@ def test_a_running_daemon_is_named(box: support.Sandbox) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1] == (
-        f"daemon_context.lockerrors.AlreadyRunning: cannot lock the pid file "
+        f"daemon_context.pidfile.lockerrors.AlreadyRunning: cannot lock the pid file "
         f"'{box.path / 'd.pid'}': the daemon is already running with pid {pid}; stop that one "
         "first, or give this one a pid file of its own (step 2 of 14, lock-pidfile)"
     )
@@ -467,7 +467,7 @@ def test_what_holds_the_lock_without_being_a_daemon(starter: Starter) -> None:
     with held(starter.box, HOLDER, path) as holder:
         result = starter.start(path)
         assert (result["status"], result["pid"]) == (1, holder.pid)
-        assert "daemon_context.lockerrors.AlreadyRunning" in result["kinds"]
+        assert "daemon_context.pidfile.lockerrors.AlreadyRunning" in result["kinds"]
 
 
 # --- any content

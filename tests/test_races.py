@@ -18,7 +18,7 @@ from . import support
 from .pidfiles import Starter, kernel_owner
 
 MANY = 300
-RUNNING = "daemon_context.lockerrors.AlreadyRunning"
+RUNNING = "daemon_context.pidfile.lockerrors.AlreadyRunning"
 
 
 def end(pid: int, number: int = signal.SIGTERM) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemon_context.remarks import mount_of
+from daemon_context.look.remarks import mount_of
 
 from . import support
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon_context.errors import DaemonError, StartError, StepError
-from daemon_context.failures import TEXT_LARGEST, decode, encode
-from daemon_context.frames import ERROR, HELLO, LARGEST, READY, Frames, send
+from daemon_context.report.failures import TEXT_LARGEST, decode, encode
+from daemon_context.report.frames import ERROR, HELLO, LARGEST, READY, Frames, send
 
 from . import support
 
@@ -189,7 +189,7 @@ def test_the_end_of_a_pipe_does_not_kill_a_program_that_has_sigpipe_at_its_defau
 ) -> None:
     done = box.run("""
         import os, signal
-        from daemon_context.frames import READY, send
+        from daemon_context.report.frames import READY, send
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         reader, writer = os.pipe()
         os.close(reader)
@@ -260,7 +260,7 @@ def test_a_daemon_can_not_have_another_process_killed_for_it(box: support.Sandbo
         """
         import fcntl, sys, termios
         from daemon_context import DEFAULT_STEPS, DaemonContext, Step
-        from daemon_context.frames import HELLO, send
+        from daemon_context.report.frames import HELLO, send
 
         def wait_until_read(pipe):
             while fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) != bytes(4):

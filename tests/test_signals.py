@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon_context import DaemonContext, OptionError
-from daemon_context.freezing import freeze
+from daemon_context.options.freezing import freeze
 
 from . import support
 
@@ -503,7 +503,7 @@ def test_a_stop_ends_threads_that_still_work_when_the_context_is_closed(
 
 # Whoever does not sleep, but spins, polls thousands of times.
 COUNTED = """
-    from daemon_context import stopping
+    from daemon_context import loop as stopping
     polls = []
     def poll(*args):
         polls.append(args)
@@ -549,7 +549,7 @@ def test_a_stop_that_a_thread_has_not_seen_when_the_context_is_opened_again(
 ) -> None:
     """It makes nobody spin."""
     before = """
-    from daemon_context import stopping
+    from daemon_context import loop as stopping
     polls, woken, again = [], threading.Event(), threading.Event()
     def poll(*args):
         polls.append(args)
@@ -594,7 +594,7 @@ def test_a_handler_that_sleeps_takes_nothing_from_the_sleep_that_it_interrupts(
         daemon._loop_stop._between = lambda: looks.append(len(polls))
         print(daemon.sleep(1), looks)"""
     options = "signal_map={signal.SIGUSR1: lambda *args: daemon.sleep(1)}"
-    program = run(box, options, body, "from daemon_context import stopping")
+    program = run(box, options, body, "from daemon_context import loop as stopping")
     # Before each of the two sleeps, when the handler's is woken, and then the interrupted one.
     assert ended(program) == (0, "True [0, 1, 2, 3]\n", "")
 
@@ -670,7 +670,7 @@ def test_a_handler_that_raises_as_signals_are_blocked_leaves_none_blocked(
     """A signal that comes just before the system call has its handler run just behind it."""
     done = box.run("""
         import ctypes, itertools, signal
-        from daemon_context import process
+        from daemon_context.system import processes as process
 
         # Converting the signals for the call, in C, sends one: no handler runs before the call.
         send = getattr(ctypes.PyDLL(None), "raise")

@@ -1060,7 +1060,7 @@ def test_who_started_the_program_is_not_asked(box: support.Sandbox) -> None:
         def target():
             pass
         DaemonContext().spawn(target)
-        print("daemon_context.supervisor" in sys.modules)
+        print("daemon_context.manager.supervisor" in sys.modules)
     """)
     assert (done.stdout, done.stderr) == ("False\n", "")
 
@@ -1118,7 +1118,7 @@ def test_descriptors_that_run_out_leave_none_behind(box: support.Sandbox) -> Non
         box,
         """
         import resource
-        from daemon_context import fresh
+        from daemon_context.embedding import fresh
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         DaemonContext(pidfile="d.pid").spawn("helpers:facts").wait()  # all is imported
         for room in range(6):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from daemon_context import DaemonContext
-from daemon_context.supervisor import MANAGERS, decide
+from daemon_context.manager.supervisor import MANAGERS, decide
 
 from . import support
 
@@ -360,8 +360,8 @@ def test_used_up_descriptors_are_not_taken_for_inetd(clean: support.Sandbox, std
             """
             import os, resource, sys
             from daemon_context import DaemonContext, DaemonError
-            from daemon_context.supervisor import detect
-            from daemon_context.freezing import freeze
+            from daemon_context.manager.supervisor import detect
+            from daemon_context.options.freezing import freeze
             resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
             try:
                 while True:

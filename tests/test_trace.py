@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from daemon_context import DEFAULT_STEPS
-from daemon_context.trace import Trace
+from daemon_context.look.trace import Trace
 
 from . import support
 

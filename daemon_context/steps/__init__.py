@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..step import Steps
+from ..sequence.step import Steps
 from .coordination import LockPidfile, ReportReady, WritePidfile
 from .descriptors import CloseDescriptors, FlushStreams
 from .detach import Detach

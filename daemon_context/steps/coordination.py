@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..step import Step
+from ..sequence.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class WritePidfile(Step):
     def check(self, walk: Walk) -> None:
         if walk.options.pidfile_lock is None and "lockfile" in sys.modules:
             # Now, while it can be read: in a chroot it can't.
-            from .. import lockerrors  # noqa: F401
+            from ..pidfile import lockerrors  # noqa: F401
 
     def apply(self, walk: Walk) -> None:
         options = walk.options
@@ -132,7 +132,7 @@ def _enter(pidfile: Any) -> None:
     try:
         pidfile.__enter__()
     except Exception as error:
-        lockerrors = sys.modules.get(f"{__package__.rpartition('.')[0]}.lockerrors")
+        lockerrors = sys.modules.get("daemon_context.pidfile.lockerrors")
         known = lockerrors.from_lockfile(error, pidfile) if lockerrors else None
         if known is None:
             raise

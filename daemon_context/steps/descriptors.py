@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
-from ..descriptors import close_all, close_unseen, open_numbers, preserved, reset_wakeup, vacant
 from ..errors import DaemonOSEnvironmentError
-from ..process import has_threads
-from ..step import Step
+from ..sequence.step import Step
+from ..system.descriptors import (
+    close_all,
+    close_unseen,
+    open_numbers,
+    preserved,
+    reset_wakeup,
+    vacant,
+)
+from ..system.processes import has_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,8 +101,8 @@ def _stock_before(walk: Walk, name: str) -> bool:
 
 
 def _account_for(walk: Walk, others: set[int]) -> None:
-    from ..crash import crash_descriptors
-    from ..owners import Owners
+    from ..system.crash import crash_descriptors
+    from ..system.owners import Owners
 
     walk.kept |= crash_descriptors(others)
     walk.owners = Owners(others - walk.kept)

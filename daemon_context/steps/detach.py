@@ -7,9 +7,9 @@ import sys
 
 from ..context import CollectorHeld
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError
-from ..process import block_signals, has_threads, signal
 from ..sequence import explained
-from ..step import Step
+from ..sequence.step import Step
+from ..system.processes import block_signals, has_threads, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _require_main_thread() -> None:
 def _consider_threads(policy: str) -> None:
     if policy == "ignore" or not has_threads():
         return
-    from ..threads import live_threads
+    from ..system.threads import live_threads
 
     names = live_threads()
     if not names:

@@ -6,10 +6,10 @@ import errno
 import os
 import sys
 
-from ..descriptors import to_stay_open, vacant
 from ..errors import DaemonOSEnvironmentError
-from ..process import duplicate
-from ..step import Step
+from ..sequence.step import Step
+from ..system.descriptors import to_stay_open, vacant
+from ..system.processes import duplicate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class OpenStreams(Step):
     def check(self, walk: Walk) -> None:
         for target in walk.options.streams:
             if target.kind == "path":
-                from ..logfiles import require_openable
+                from .logfiles import require_openable
 
                 require_openable(target)
 
@@ -60,7 +60,7 @@ class OpenStreams(Step):
 
     def undo(self, walk: Walk, memory: list[str]) -> None:
         if memory:
-            from ..logfiles import remove_empty
+            from .logfiles import remove_empty
 
             remove_empty(memory)
 
@@ -140,7 +140,7 @@ def _bound(name: str) -> tuple[Any, bool | None]:
 
 def _prepare_last_words(walk: Walk) -> None:
     if os.path.exists("/dev/log"):
-        from ..lastwords import LastWords
+        from ..report.lastwords import LastWords
 
         walk.last_words = LastWords.connect(walk)
 
@@ -158,7 +158,7 @@ def _open(target: Target, number: int, walk: Walk, created: list[str]) -> int:
         return walk.acquire(duplicate(target.fd))
     if target.path == os.devnull:
         return walk.acquire(os.open(os.devnull, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    from ..logfiles import cannot_open, open_path
+    from .logfiles import cannot_open, open_path
 
     try:
         return open_path(target.path, number, walk, created)

@@ -6,8 +6,8 @@ import os
 import stat
 
 from ..errors import DaemonOSEnvironmentError
-from ..process import CAP_SYS_CHROOT, block_signals, has_capability, signal, signal_name
-from ..step import Step
+from ..sequence.step import Step
+from ..system.processes import CAP_SYS_CHROOT, block_signals, has_capability, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,12 +160,12 @@ class ChangeOwner(Step):
         return f"the process has uid {options.uid} and gid {options.gid} already"
 
     def check(self, walk: Walk) -> None:
-        from ..owner import require_privilege
+        from ..options.owner import require_privilege
 
         require_privilege(walk.options, self.describe(walk.options))
 
     def apply(self, walk: Walk) -> None:
-        from ..owner import become
+        from ..options.owner import become
 
         become(walk.options)
 

@@ -1,0 +1,292 @@
+"""Daemons from outside: stopping one, having it reload.
+
+Only what the kernel proves counts: the pid file's lock says whether there is a daemon and who it
+is, a pidfd makes sure that nobody else is signalled, and stopped means that the process is gone
+*and* the lock is free.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from time import monotonic, sleep
+
+from ..embedding import SCHEDULE, send, signal_number
+from ..errors import DaemonError
+from ..pidfile import PidFile
+from ..system.processes import (
+    exit_words,
+    is_alive,
+    open_pidfd,
+    poll,
+    signal,
+    stat_fields,
+)
+from . import statusfile
+from .status import status_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from ..pidfile.locks import Holder
+
+    Waiting = Callable[[str, float], None]
+
+RELOAD_TIMEOUT = 30.0
+STARTING = 30.0  # seconds to wait for a start that is under way
+TICK = 0.02  # seconds between looks at what has no event: the lock, the status file
+
+
+class Stopped:
+    """How a stop went: ``pid``, and ``how`` it ended where the kernel tells.
+
+    ``pid`` is None where there was nothing to stop.
+    """
+
+    def __init__(self, pid: int | None, how: str | None) -> None:
+        self.pid, self.how = pid, how
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "was not running"
+        return f"stopped (pid {self.pid}{', ' + self.how if self.how else ''})"
+
+
+def stop(
+    pidfile: PidFile,
+    schedule: Iterable[tuple[str | int, float]] = SCHEDULE,
+    waiting: Waiting | None = None,
+) -> Stopped:
+    """Stop the daemon; returns when it is gone and its lock is free.
+
+    :param schedule: pairs of a signal and the seconds to wait after it
+    :param waiting: called with what is waited for and for how long, about once a second
+    :raises DaemonError: it is not gone, or it can't be proven who the daemon is
+    """
+    stages = tuple((signal_number(name), seconds) for name, seconds in schedule)
+    target = Target.find(pidfile, waiting)
+    if target is None:
+        return Stopped(None, None)
+    try:
+        return target.stop(stages)
+    finally:
+        target.close()
+
+
+class Target:
+    """The process that a stop or reload is about: owner, pidfd, and owner again."""
+
+    def __init__(self, pidfile: PidFile, pid: int, pidfd: int, waiting: Waiting | None) -> None:
+        self.pidfile, self.pid, self.pidfd, self.waiting = pidfile, pid, pidfd, waiting
+        self.group = _group_of_start(pid) if pidfile.made_session(pid) else 0
+
+    @classmethod
+    def find(cls, pidfile: PidFile, waiting: Waiting | None = None) -> Target | None:
+        """The live daemon; None if there is none.
+
+        :raises DaemonError: there may be one, but it can't be proven, or not be reached
+        """
+        holder = _settled(pidfile, waiting)
+        if holder.state == "free":
+            found = status_of(pidfile)
+            if found.state == "unknown":
+                raise DaemonError(f"cannot signal the daemon: {found.reason}", path=pidfile.path)
+            return None
+        if holder.state != "running" or not holder.pid:
+            raise DaemonError(f"cannot signal the daemon: {holder}", path=pidfile.path)
+        return cls._prove(pidfile, holder.pid, waiting)
+
+    @classmethod
+    def _prove(cls, pidfile: PidFile, pid: int, waiting: Waiting | None) -> Target | None:
+        try:
+            pidfd = open_pidfd(pid)
+        except ProcessLookupError:  # ended meanwhile; who has the lock now?
+            return cls.find(pidfile, waiting)
+        if pidfd is None:
+            raise DaemonError("this system has no pidfds, which signalling safely needs")
+        try:
+            target = cls(pidfile, pid, pidfd, waiting)
+            proven = pidfile.owner() == pid
+        except BaseException:
+            os.close(pidfd)
+            raise
+        if proven:
+            return target
+        target.close()  # it ended, and the number may be another's by now
+        return cls.find(pidfile, waiting)
+
+    def close(self) -> None:
+        """Let go of the pidfd."""
+        os.close(self.pidfd)
+
+    def send(self, number: int) -> None:
+        """Signal the daemon, if it still is the owner of the pid file.
+
+        :raises DaemonOSEnvironmentError: this user may not
+        """
+        if self.pidfile.owner() != self.pid:
+            return
+        send(self.pid, self.pidfd, number)
+
+    def stop(self, schedule: tuple[tuple[int, float], ...]) -> Stopped:
+        """Signal and wait, as the schedule says."""
+        begun = monotonic()
+        for stage, (number, seconds) in enumerate(schedule, 1):
+            self.send(number)
+            if self.pid == os.getpid():  # which can't wait for its own end
+                return Stopped(self.pid, None)
+            if stage == len(schedule) and number == signal.SIGKILL:
+                self._kill_group()
+            if self._gone(begun, seconds):
+                return Stopped(self.pid, exit_words(self.pidfd))
+        holder = self.pidfile.holder()
+        why = f"pid {self.pid} still runs" if not poll({self.pidfd}, 0) else str(holder)
+        raise DaemonError(
+            f"the daemon did not stop within {monotonic() - begun:.0f} seconds and all signals of "
+            f"the schedule: {why}",
+            pid=self.pid,
+            path=self.pidfile.path,
+        )
+
+    def _gone(self, begun: float, seconds: float) -> bool:
+        """Wait for the process, by its pidfd, and then for the lock, which has no event."""
+        deadline = monotonic() + seconds
+        while not poll({self.pidfd}, max(0.0, min(1.0, deadline - monotonic()))):
+            if monotonic() >= deadline:
+                return False
+            self._tell(begun)
+        while not self._is_free():
+            if monotonic() >= deadline:
+                return False
+            sleep(TICK)
+        return True
+
+    def _tell(self, begun: float) -> None:
+        if self.waiting is not None:
+            self.waiting(f"pid {self.pid} to end", monotonic() - begun)
+
+    def _is_free(self) -> bool:
+        """Free, or already held by another daemon that was started since."""
+        holder = self.pidfile.holder()
+        return holder.state == "free" or (
+            holder.state in ("starting", "running") and holder.pid != self.pid
+        )
+
+    def _kill_group(self) -> None:
+        """What the daemon leaves behind in the group that its start created."""
+        # Where the daemon is gone, and all of the group, its number may be a stranger's by now.
+        if self.group and not is_alive(self.group):
+            try:
+                os.killpg(self.group, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+
+def _group_of_start(pid: int) -> int:
+    """The process group that the daemon's start created; 0: it is in another, which is not ours.
+
+    The group and the session have the number of the session leader, which has ended; as long as
+    the daemon lives, the number can't be anybody else's.
+    """
+    fields = stat_fields(pid)
+    if fields is None:
+        return 0
+    group, session = int(fields[2]), int(fields[3])
+    return group if group == session != pid and not is_alive(group) else 0
+
+
+def _settled(pidfile: PidFile, waiting: Waiting | None) -> Holder:
+    """Who holds the lock, once a start that is under way has come to its end."""
+    begun = told = monotonic()
+    while (holder := pidfile.holder()).state == "starting" and monotonic() - begun < STARTING:
+        sleep(TICK)
+        if waiting is not None and monotonic() - told > 1:
+            told = monotonic()
+            waiting("the start that is under way", told - begun)
+    return holder
+
+
+def reload(
+    pidfile: PidFile, timeout: float = RELOAD_TIMEOUT, waiting: Waiting | None = None
+) -> int:
+    """Have the daemon reload; returns its pid when it has taken the new configuration.
+
+    :raises DaemonError: it is not running, did not answer in time, or could not take it: then
+        the old configuration still works
+    """
+    target = Target.find(pidfile, waiting)
+    if target is None:
+        raise NotRunning("cannot reload: the daemon is not running", path=pidfile.path)
+    try:
+        path = statusfile.path_of(pidfile.path)
+        begun = _begun(path, target.pid)
+        target.send(signal.SIGHUP)
+        return _reloaded(target, path, begun, timeout)
+    finally:
+        target.close()
+
+
+class NotRunning(DaemonError):
+    """There is no daemon to act on."""
+
+
+def _begun(path: str, pid: int) -> int:
+    """How many reloads it has begun until now: with an older configuration than ours."""
+    said = statusfile.read(path)
+    if said is None and not os.path.lexists(path):
+        raise DaemonError(
+            f"cannot reload: there is no {path!r}, so nobody could tell how it went; only the "
+            "Daemon class makes one",
+            pid=pid,
+            errno=errno.ENOENT,
+        )
+    if said is None:
+        raise DaemonError(
+            f"cannot reload: {path!r} can't be read, so nobody could tell how it went; only root "
+            "and the daemon's user may",
+            pid=pid,
+            errno=errno.EACCES,
+        )
+    number = said.get("reloads")
+    if not isinstance(number, int):
+        raise DaemonError(f"cannot reload: the daemon (pid {pid}) is not ready yet", pid=pid)
+    return number + bool(said.get("reloading"))
+
+
+def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
+    begun = told = monotonic()
+    while monotonic() - begun < timeout:
+        if poll({target.pidfd}, TICK):
+            raise DaemonError(
+                f"the daemon (pid {target.pid}) ended while it reloaded", pid=target.pid
+            )
+        said = statusfile.read(path) or {}
+        done = said.get("reloads")
+        if isinstance(done, int) and done > before:
+            if said.get("reload_error"):
+                raise _refused(said["reload_error"], target.pid)
+            return target.pid
+        if target.waiting is not None and monotonic() - told > 1:
+            told = monotonic()
+            target.waiting("the daemon to reload", told - begun)
+    raise DaemonError(
+        f"the daemon (pid {target.pid}) has not taken the reload within {timeout:g} seconds: "
+        "run() may be busy, it reloads when it comes to sleep()",
+        pid=target.pid,
+    )
+
+
+def _refused(said: Any, pid: int) -> DaemonError:
+    from ..report.failures import _shown
+
+    fields = said if isinstance(said, dict) else {}
+    error = DaemonError(
+        f"the daemon (pid {pid}) goes on with its old configuration, on_reload() raised "
+        f"{_shown(fields.get('message', 'an error'))}",
+        pid=pid,
+    )
+    if isinstance(fields.get("traceback"), str):
+        error.add_note(f"In the daemon (pid {pid}):\n{_shown(fields['traceback']).rstrip()}")
+    return error

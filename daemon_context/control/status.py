@@ -1,0 +1,109 @@
+"""What state a daemon is in, from outside.
+
+Only what the kernel proves counts: the pid file's lock says whether there is a daemon and who it
+is; the status file beside it has the daemon's own words.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..system.processes import is_alive, started_at, stat_fields
+from . import statusfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..pidfile import PidFile
+    from ..pidfile.locks import Holder
+
+
+class Status:
+    """What can be known about a daemon from here.
+
+    :ivar state: ``"ready"``, ``"running"`` (whether it is ready is not to be known from here),
+        ``"starting"``, ``"stopped"``, ``"dead"`` (but its pid file is there) or ``"unknown"``
+    :ivar pid: the live daemon's pid, proven by the kernel, or None
+    :ivar since: when the process started, in seconds since the epoch, or None
+    :ivar text: the daemon's own words about its state, or None
+    :ivar visible: whether the process is visible from here (it is not in another pid namespace)
+    :ivar reason: why the state is what it is, in words
+    """
+
+    def __init__(self, state: str, reason: str, **facts: Any) -> None:
+        self.state = state
+        self.reason = reason
+        self.pid: int | None = facts.get("pid")
+        self.since: float | None = facts.get("since")
+        self.text: str | None = facts.get("text")
+        self.visible: bool = facts.get("visible", False)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a live daemon, ready or not."""
+        return self.state in ("ready", "running", "starting")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def __repr__(self) -> str:
+        return f"<Status {self.state}: {self.reason}>"
+
+
+def status_of(pidfile: PidFile) -> Status:
+    """The state of the pid file's daemon. Changes nothing."""
+    holder = pidfile.holder()  # first: before there is an owner, a start has replaced the file
+    said = statusfile.read(statusfile.path_of(pidfile.path))
+    if holder.state == "free":
+        return _status_unlocked(pidfile, said)
+    if holder.state == "starting":
+        return Status("starting", str(holder))
+    if holder.state not in ("running", "here"):
+        return Status("unknown", str(holder), pid=None)
+    return _status_running(holder, said)
+
+
+def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
+    pid = holder.pid
+    visible = bool(pid) and stat_fields(pid or 0) is not None
+    since = started_at(pid) if pid and visible else None
+    if said is None:
+        state, text, words = "running", None, ""
+    else:
+        text = said.get("text") if isinstance(said.get("text"), str) else None
+        state = "ready" if said.get("ready") is True else "starting"
+        words = f": {_printable(text)}" if text else ""
+    name = f"running with pid {pid}" if pid else "running in another pid namespace"
+    not_yet = ", not ready yet" if state == "starting" else ""
+    return Status(
+        state, f"{name}{not_yet}{words}", pid=pid, since=since, text=text, visible=visible
+    )
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey, and what can't be encoded."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
+    """Nobody holds the lock: not running, if the file is one of ours."""
+    if not os.path.lexists(pidfile.path):
+        return Status("stopped", "not running")
+    if not os.access(pidfile.path, os.R_OK):
+        return Status("unknown", f"the pid file {pidfile.path!r} may not be read by this user")
+    named = pidfile.read_pid()
+    if named is None:
+        return Status("stopped", "not running")
+    if said is None and is_alive(named):
+        return Status(
+            "unknown",
+            f"the pid file {pidfile.path!r} names pid {named}, which runs, but nothing proves that "
+            "it is the daemon: it does not hold the file's lock; end it by its pid if it is, or "
+            "start: that takes the file over",
+        )
+    return Status("dead", f"not running, but its pid file is there (it was pid {named})")

@@ -1,0 +1,193 @@
+"""What a daemon tells others: a small JSON file beside the pid file.
+
+Ready or not, a few words about the state, and how the last reload ended. Nobody acts on a pid
+from it: who the daemon is, the pid file's lock tells. Mode 0600, because the words may be private;
+who may not read it gets None for its values.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from _thread import allocate_lock
+from time import time
+
+from ..sequence.step import Step
+from ..system.processes import SignalsHeld, is_still, lifted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..options import Options
+    from ..sequence import Walk
+
+SUFFIX, NEW = ".status", ".new"
+MODE = 0o600
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+LARGEST = 1 << 20  # room for the capped texts, at the twelve bytes that JSON needs for some
+TEXT_LARGEST = 1 << 14
+
+
+def path_of(pidfile: str) -> str:
+    """The status file that belongs to a pid file."""
+    return pidfile + SUFFIX
+
+
+def read(path: str) -> dict[str, Any] | None:
+    """What the daemon says; None if there is nothing, or nothing that this user may read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            data = os.read(fd, LARGEST)
+        finally:
+            os.close(fd)
+        found = json.loads(data or b"{}")  # empty: it has said nothing yet
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class StatusFile:
+    """The daemon's side: opened in the launcher, written by the daemon, removed at its end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+        self.found: os.stat_result | None = None  # see `_is_ours`
+        self.in_reach = True  # not in a chroot, where the path would name another file
+        self.values: dict[str, Any] = {}
+        self.due = False
+        self.at_work = allocate_lock()
+
+    def begin(self, options: Options) -> None:
+        """Create the file anew, for the daemon's user. In the launcher, which holds the lock."""
+        self._unlink()
+        self.in_reach = options.chroot_directory is None
+        self.fd = os.open(self.path, FLAGS, MODE)
+        self.found = os.fstat(self.fd)
+        os.fchmod(self.fd, MODE)
+        if options.owner_changes:
+            os.fchown(self.fd, options.uid, options.gid)
+
+    def tell(self, **values: Any) -> None:
+        """Replace what the file says, if there is one. In the daemon.
+
+        :raises OSError: it can't be told that the daemon is ready; what comes later may be lost
+        """
+        self.values.update(values, told=time())
+        self.due = True
+        # Who comes in the middle of it, a signal handler or a thread, leaves the writing to who is
+        # at it: waiting for that could last for ever.
+        while self.due and self.at_work.acquire(blocking=False):
+            try:
+                self.due = False
+                self._write()
+            except OSError:  # as the disk is full
+                if "ready" in values:
+                    raise
+            finally:
+                self.at_work.release()
+
+    def _write(self) -> None:
+        if not self._is_ours():
+            return
+        values = {
+            key: value[:TEXT_LARGEST] if isinstance(value, str) else value
+            for key, value in self.values.copy().items()
+        }
+        data = json.dumps(values).encode() + b"\n"
+        if not (self.in_reach and self._replace(data)):
+            self._overwrite(data)
+
+    def end(self) -> None:
+        """Remove the file, or empty it where that is not permitted."""
+        if not self._is_ours():
+            return
+        try:
+            os.ftruncate(self.fd, 0)
+            os.close(self.fd)
+        finally:
+            self.fd = -1
+            if self.in_reach:
+                self._unlink()
+                self._unlink(NEW)  # of a `tell` that a signal has ended
+
+    def _is_ours(self) -> bool:
+        return is_still(self.fd, self.found)
+
+    def _replace(self, data: bytes) -> bool:
+        """Atomically; False where the daemon's user may not write in the directory."""
+        new = self.path + NEW
+        try:
+            fd = lifted(_create(new))
+        except OSError:
+            return False
+        try:
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.rename(new, self.path)
+        except OSError:
+            os.close(fd)
+            self._unlink(NEW)
+            return False
+        with SignalsHeld():  # between the two, the file would be taken for a stranger's
+            os.dup2(fd, self.fd, inheritable=False)  # the number is one that every step keeps
+            self.found = os.fstat(fd)
+        os.close(fd)
+        return True
+
+    def _overwrite(self, data: bytes) -> None:
+        # In one write that never makes the file shorter: a truncation is a moment in which a reader
+        # gets new words with the end of old ones.
+        try:
+            data = data.ljust(os.fstat(self.fd).st_size)
+            if os.pwrite(self.fd, data, 0) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from None
+
+    def _unlink(self, suffix: str = "") -> None:
+        try:
+            os.unlink(self.path + suffix)
+        except OSError:  # not there, or not permitted: then it has been emptied
+            pass
+
+
+def _create(path: str) -> int:
+    """Never a file that is there already: it may be a stranger's."""
+    try:
+        return os.open(path, FLAGS, MODE)
+    except FileExistsError:  # or it was left by a daemon that was killed
+        os.unlink(path)
+        return os.open(path, FLAGS, MODE)
+
+
+class OpenStatus(Step):
+    """Create the status file beside the pid file, in the launcher."""
+
+    name = "open-status"
+    touches = frozenset({"descriptors"})
+    after = {"lock-pidfile": "only who holds the lock may replace what a dead daemon has said"}
+    remedy = "give the pid file a path beside which the launching user can create this file, too"
+    at_once = True
+
+    def __init__(self, file: StatusFile) -> None:
+        self.file = file
+
+    def describe(self, options: Options) -> str:
+        return f"create the status file {self.file.path!r}"
+
+    def apply(self, walk: Walk) -> None:
+        try:
+            self.file.begin(walk.options)
+        except OSError:
+            self.file.end()
+            raise
+        self.file.fd = walk.acquire(self.file.fd)
+        walk.lasting.add(self.file.fd)
+
+    def undo(self, walk: Walk, memory: None) -> None:
+        walk.descriptors.discard(self.file.fd)
+        self.file.end()

@@ -1,0 +1,241 @@
+"""`Daemon`: the class that the classic recipe should have been.
+
+Give it a pid file, override `run()`, call `start()`, `stop()`, `restart()`; or let `main()` give
+the script its verbs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+
+from .. import control
+from ..context import DaemonContext, default_signal_map
+from ..control.status import Status, status_of
+from ..control.statusfile import OpenStatus, StatusFile, path_of
+from ..embedding import SCHEDULE, forget_launcher, run_to_exit
+from ..errors import DaemonError, refuse
+from ..pidfile import PidFile
+from ..sequence import preflight
+from ..sequence.step import Steps
+from ..system.descriptors import is_open
+from ..system.processes import signal
+from .serving import Serving, is_main_thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NoReturn
+
+    from ..control import Stopped
+
+
+class Daemon(Serving):
+    """Base class of a daemon: override `run`.
+
+    :param pidfile: path of the pid file, or a `PidFile`
+    :param stdin: as the option of `DaemonContext`; None is ``/dev/null``
+    :param stdout: the same; a path is appended to
+    :param stderr: the same
+    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default
+    """
+
+    def __init__(
+        self,
+        pidfile: Any,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        **options: Any,
+    ) -> None:
+        self.pidfile = pidfile
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.options = {"umask": 0o022, **options}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers that get a method of ours: what belongs to this process stays here."""
+        own = ("_context", "_said", "_waiting")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    # --- the verbs
+
+    def start(self) -> int:
+        """Start the daemon, and go on. Never returns in the daemon, which ends with `run`.
+
+        :returns: the daemon's pid, once it is ready
+        :raises AlreadyRunning: it runs already; its ``handle`` is the running daemon's
+        :raises DaemonError: whatever went wrong; nothing of the start is left
+        """
+        self._require_outside()
+        self._launching = True
+        try:
+            self.daemonize()
+        except _Launched as launched:
+            return launched.pid
+        except BaseException as error:
+            if not self._is_daemon():
+                raise
+            run_to_exit(self._give_up, error)  # what an override does in the daemon has failed
+        finally:
+            self._launching = False
+        return self._serve_and_exit()
+
+    def stop(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> Stopped:
+        """Stop the daemon; returns when it is gone and its lock is free; in the daemon at once.
+
+        :param schedule: pairs of a signal and the seconds to wait after it
+        :returns: which pid it was, and how it ended where the kernel tells
+        :raises DaemonError: it is not gone, or it can't be proven which process it is
+        """
+        return control.stop(self._lock(), schedule, self._waiting)
+
+    def restart(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> int:
+        """Stop the daemon if it runs, and start it; it stays if the new one's checks fail.
+
+        :returns: the new daemon's pid
+        :raises DaemonError: as `stop` and `start` do
+        """
+        preflight(self._make_context()._begin(spawning=True))
+        self.stop(schedule)
+        return self.start()
+
+    def reload(self, timeout: float = control.RELOAD_TIMEOUT) -> int:
+        """Have the daemon call `on_reload`; returns when it has taken the new configuration; in
+        `run` at once.
+
+        :param timeout: seconds to wait for it
+        :returns: the daemon's pid
+        :raises DaemonError: it does not run, does not answer, or `on_reload` raised: then the
+            daemon goes on with the old configuration
+        """
+        if self._is_daemon() and is_main_thread():  # it can't wait for itself
+            os.kill(os.getpid(), signal.SIGHUP)
+            return os.getpid()
+        return control.reload(self._lock(), timeout, self._waiting)
+
+    def status(self) -> Status:
+        """What can be known about the daemon from here. Changes nothing."""
+        return status_of(self._lock())
+
+    def run_foreground(self) -> int:
+        """The same steps, signals and lock without detaching; streams that are not given stay.
+
+        :returns: the exit status that `run`'s outcome means
+        :raises DaemonError: as `start` does
+        """
+        self._context = self._make_context(detach=False)
+        self._context.open()
+        return self._serve(self._work)
+
+    def main(self, argv: list[str] | None = None) -> NoReturn:
+        """Give a script the verbs start, stop, restart, reload, status and run.
+
+        :param argv: the arguments; those of the command line by default
+        :raises SystemExit: with the LSB's status
+        """
+        from .verbs import main
+
+        sys.exit(main(self, argv))
+
+    # --- the recipe's other methods
+
+    def daemonize(self) -> None:
+        """Become the daemon. Called by `start`; by itself it returns in the ready daemon only."""
+        context = self._make_context()
+        walk = context._start_walk(spawning=True)
+        if walk.over and self._launching:
+            # As an exception, so that an override of this method goes on in the daemon only.
+            raise _Launched(walk.daemon)
+        if walk.over:
+            os._exit(0)
+        self._context = context
+        if self._launching:
+            forget_launcher()
+        else:
+            atexit.register(Daemon.delpid, self)  # nobody else removes the status file then
+            self._ready()
+
+    # --- making the context
+
+    def _require_outside(self) -> None:
+        if self._is_daemon():
+            raise DaemonError(
+                "this process is the daemon already; have another one start it anew, or replace "
+                "the program by os.execv()",
+                pid=os.getpid(),
+            )
+
+    def _lock(self) -> PidFile:
+        if self._context is not None and self._context.is_open:
+            lock: PidFile = self._context.pidfile  # a relative path would name another file here
+            return lock
+        return self.pidfile if isinstance(self.pidfile, PidFile) else PidFile(self.pidfile)
+
+    def _make_context(self, *, detach: bool = True) -> DaemonContext:
+        self._require_outside()
+        lock = self._lock()
+        if not lock.in_parts:  # the launcher must hold it when it replaces the status file
+            lock = PidFile(lock.path, lock.timeout)
+        self._said = StatusFile(path_of(lock.path))
+        self.options = {name: _lasting(value) for name, value in self.options.items()}
+        options = dict(self.options)
+        options["signal_map"] = self._signal_map(options.get("signal_map"))
+        options["steps"] = _with_status(options.get("steps"), self._said)
+        streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
+        if not detach:
+            streams = _kept_streams(streams)
+        options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
+        context = DaemonContext(**options)
+        context._between = self._reload_if_due
+        context._waiting = self._waiting
+        return context
+
+    def _signal_map(self, given: Any) -> dict[int, Any]:
+        """Ours, then what is given; a name is that of a method of the daemon, or of the context."""
+        try:
+            own = dict(given or {})
+        except (TypeError, ValueError) as error:
+            raise refuse("signal_map", given, "a mapping of signal numbers to targets") from error
+        merged = {
+            **default_signal_map(),
+            signal.SIGTERM: self._on_terminate,
+            signal.SIGHUP: self._on_hangup,
+            **own,
+        }
+        return {
+            number: getattr(self, target, target) if isinstance(target, str) else target
+            for number, target in merged.items()
+        }
+
+
+class _Launched(BaseException):
+    """In the launcher: the daemon is ready."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+
+def _lasting(value: Any) -> Any:
+    """What an iterator gives, it gives once; `restart` makes two contexts."""
+    return tuple(value) if hasattr(value, "__next__") else value
+
+
+def _with_status(steps: Any, file: StatusFile) -> Steps:
+    from ..context import as_steps
+    from ..steps import DEFAULT_STEPS
+
+    given = DEFAULT_STEPS if steps is None else as_steps(steps)
+    return (
+        given.insert_after("lock-pidfile", OpenStatus(file)) if "lock-pidfile" in given else given
+    )
+
+
+def _kept_streams(streams: dict[str, Any]) -> dict[str, Any]:
+    """In the foreground, a stream that is not given stays as it is."""
+    return {
+        name: number if given is None and is_open(number) else given
+        for number, (name, given) in enumerate(streams.items())
+    }

@@ -1,0 +1,242 @@
+"""What a daemon of the class does, from `setup` to its end; and what its signals do meanwhile."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..control.statusfile import TEXT_LARGEST, StatusFile
+from ..embedding import exit_status, finished, own_handlers, run_to_exit
+from ..errors import DaemonError, text_of
+from ..loop import Terminated
+from ..system.processes import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import Any, ClassVar, NoReturn
+
+    from ..context import DaemonContext
+    from ..control import Waiting
+
+
+class Serving:
+    """The daemon's side of `Daemon`, which see."""
+
+    # Class-level, so that a subclass need not call our __init__ first.
+    _context: DaemonContext | None = None
+    _waiting: Waiting | None = None
+    _launching = False
+    _looping = False
+    _reload_due = False
+    _reloads = 0
+    _at_reload: ClassVar[dict[int, object]] = {}  # by process: what a reload forks is not at it
+    _said: StatusFile | None = None
+
+    # --- to override
+
+    def setup(self) -> None:
+        """Prepare, in the daemon, before it is ready: what fails here, `start` raises."""
+
+    def run(self) -> Any:
+        """Do the daemon's work. In the daemon; it ends with this method's outcome."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must have a run() method: the daemon's work"
+        )
+
+    def cleanup(self) -> None:
+        """Tidy up, in the daemon, after `run` has ended in whatever way."""
+
+    def on_reload(self) -> None:
+        """Take a new configuration, on SIGHUP; raise if it is bad, and keep the old one."""
+
+    # --- for run()
+
+    def sleep(self, seconds: float | None = None) -> bool:
+        """Sleep; True when the time is over, False at once when a stop is requested.
+
+        :param seconds: how long; None: until a stop is requested
+        """
+        self._looping = self._looping or is_main_thread()
+        return self._opened().sleep(seconds)
+
+    def every(self, seconds: float) -> Iterator[int]:
+        """A round now and then each `seconds`, until a stop is requested."""
+        self._looping = self._looping or is_main_thread()
+        return self._opened().every(seconds)
+
+    def tell(self, text: str) -> None:
+        """Say in a few words how it is going, for `status`, which shows 16 384 characters of it.
+
+        Of the daemon alone: in a child that it has forked this does nothing.
+        """
+        self._tell(text=text)
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self._opened().stop_requested
+
+    # --- from setup() to the end
+
+    def _serve_and_exit(self) -> NoReturn:
+        """Never unwind into the launcher's frames: they are the launcher's."""
+        run_to_exit(self._serve, self._work_and_finish)
+
+    def _serve(self, work: Callable[[], int]) -> int:
+        process = os.getpid()
+        try:
+            return work()
+        finally:
+            if os.getpid() == process:  # not a child that run() has forked
+                self.delpid()
+
+    def _work_and_finish(self) -> int:
+        """As long as threads work, this is the daemon."""
+        return finished(self._work)
+
+    def _work(self) -> int:
+        """From `setup` to `cleanup`; the exit status."""
+        if self._context is None:  # daemonize() was overridden by one of its own making
+            self._context = self._make_context(detach=False)
+            own_handlers()
+        context, process = self._context, os.getpid()
+        error: BaseException | None = None
+        try:
+            self._beside_run(self.setup)
+            self._end_if_asked()
+            self._reload_if_due()  # it came in a sleep(): run() may have a loop of its own
+            self._ready()
+            return _status(self.run())
+        except SystemExit as ended:
+            error = ended
+            return exit_status(ended)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if os.getpid() == process:  # not a child that run() has forked
+                self._end(context, error)
+
+    def _give_up(self, error: BaseException) -> NoReturn:
+        self._opened()._ended(error)
+        self.delpid()
+        raise error
+
+    def _ready(self) -> None:
+        self._tell_reloads(ready=True, text=None)
+        if self._context is not None and self._context.is_open:
+            self._context.ready()
+
+    def _end(self, context: DaemonContext, error: BaseException | None) -> None:
+        try:
+            self.cleanup()
+        finally:
+            context._ended(error)
+            self._looping = False  # nobody is left to look at what SIGTERM would only note
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM: a loop made of sleep() or every() finishes its round; anything else is left."""
+        if self._context is not None:
+            self._context.request_stop(number)  # also for threads that sleep
+        if not self._looping:
+            raise Terminated(number)
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        """SIGHUP: reload between two rounds; at once where run() has a loop of its own."""
+        self._reload_due = True
+        if not self._looping:
+            self._reload_if_due()
+
+    def _reload_if_due(self) -> None:
+        # Who comes in the middle of one leaves the next to who is at it: begun with an older
+        # configuration, the outer one would be the last to set its own.
+        process, mine = os.getpid(), object()
+        while self._reload_due and self._at_reload.setdefault(process, mine) is mine:
+            try:
+                self._reload_due = False
+                self._reload()
+            finally:
+                self._at_reload.pop(process, None)
+
+    def _reload(self) -> None:
+        self._tell_reloads(reloading=True)  # who asks from now on, asks for the next one
+        failure = None
+        try:
+            self._beside_run(self.on_reload)
+        except Exception as error:
+            failure = _told(error)
+        self._tell_reloads(1, reloading=False, reload_error=failure)
+        self._end_if_asked()
+
+    def _tell_reloads(self, done: int = 0, **values: Any) -> None:
+        self._reloads += done
+        self._tell(reloads=self._reloads, **values)
+
+    def _tell(self, **values: Any) -> None:
+        # Not a child that the daemon has forked: what else it knows is old, and it may live longer.
+        if self._said is not None and self._is_daemon():
+            self._said.tell(**values)
+
+    def _beside_run(self, method: Callable[[], None]) -> None:
+        """A sleep() in it says nothing about the loop of run()."""
+        looping = self._looping
+        try:
+            method()
+        finally:
+            self._looping = looping
+
+    def _end_if_asked(self) -> None:
+        """By a signal in a sleep() beside `run`: in a loop of its own nobody else would look."""
+        context = self._context
+        if not self._looping and context is not None and context.stop_requested:
+            raise Terminated(signal.SIGTERM)
+
+    def delpid(self) -> None:
+        """Leave the pid file and the status file, at the end of the daemon."""
+        context = self._context
+        if context is None or context._walk is None or context._walk.owner != os.getpid():
+            return  # not open, or a child that the daemon forked
+        if self._said is not None:
+            self._said.end()
+        context.close()
+
+    def _is_daemon(self) -> bool:
+        """Whether this process is the daemon, and not one that it was forked from or has forked."""
+        context = self._context
+        return context is not None and context.is_open and not context._is_copy()
+
+    def _opened(self) -> DaemonContext:
+        if self._context is None:
+            raise DaemonError("sleep() and every() are for run(), in the daemon")
+        return self._context
+
+    def _make_context(self, *, detach: bool = True) -> DaemonContext:
+        raise NotImplementedError
+
+
+def _told(error: Exception) -> dict[str, str]:
+    try:
+        from ..report.failures import told
+    except OSError:  # no descriptor is left to read it
+        return {"message": f"{type(error).__name__}: {text_of(error)}"[:TEXT_LARGEST]}
+    return told(error)
+
+
+def is_main_thread() -> bool:
+    """Whether it is `run` that asks, and not a thread beside it."""
+    threading = sys.modules.get("threading")
+    return threading is None or threading.current_thread() is threading.main_thread()
+
+
+def _status(outcome: Any) -> int:
+    """The exit status that the outcome of `run` means."""
+    if outcome is None or isinstance(outcome, bool):
+        return 0
+    if isinstance(outcome, int):
+        return outcome & 0xFF
+    if isinstance(outcome, str):
+        print(outcome, file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,1 @@
+"""Looking at a sequence without changing it: explain, trace, remarks."""

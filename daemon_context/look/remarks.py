@@ -1,0 +1,158 @@
+"""What will surprise: each remark is a sentence with its remedy, for `explain`."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+
+from ..system.descriptors import KINDS
+from ..system.processes import signal
+from ..system.threads import live_threads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..options import Options
+
+ESCAPED = re.compile(r"\\([0-7]{3})")
+OVERLAID = {"overlay", "aufs", "squashfs"}
+REMOVABLE = {"vfat", "exfat", "iso9660", "udf", "ntfs", "ntfs3"}
+
+
+def remarks(options: Options) -> list[str]:
+    """All that apply to these options, in this process, now."""
+    return [
+        *_log_handlers(options),
+        *_open_umask(options),
+        *_threads(options),
+        *_children(options),
+        *_directory(options),
+    ]
+
+
+def _log_handlers(options: Options) -> Iterator[str]:
+    for fd in _logged_to():
+        mode = os.fstat(fd).st_mode
+        fate = _fate(fd, mode, options)
+        if fate:
+            yield (
+                f"a log handler writes to {_what(fd, mode)} (descriptor {fd}), which {fate} in the "
+                "daemon: log to a file or to syslog"
+            )
+
+
+def _logged_to() -> list[int]:
+    """Descriptors of log handlers; not of the one that logging has for those who set up none."""
+    logging = sys.modules.get("logging")
+    found = set()
+    for reference in getattr(logging, "_handlerList", ()):
+        handler = reference()
+        try:
+            fd = handler.stream.fileno()
+            os.fstat(fd)
+        except Exception:  # no stream, closed, in memory, or a user's proxy
+            continue
+        if handler is not logging.lastResort:  # type: ignore[union-attr]
+            found.add(fd)
+    return sorted(found)
+
+
+def _fate(fd: int, mode: int, options: Options) -> str:
+    """What happens to a descriptor that a log handler writes to; '' if nothing bad does."""
+    if os.fstat(fd).st_rdev == os.stat(os.devnull).st_rdev:
+        return ""
+    if fd < 3:
+        return "goes to /dev/null" if options.streams[fd].kind in ("null", "object") else ""
+    follows = stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+    kept = fd in options.files_preserve or (follows and options.preserve_logging)
+    return "" if kept else "is closed"
+
+
+def _what(fd: int, mode: int) -> str:
+    if os.isatty(fd):
+        return "a terminal"
+    return f"a {KINDS.get(stat.S_IFMT(mode), 'descriptor')}"
+
+
+def _open_umask(options: Options) -> Iterator[str]:
+    if options.umask & 0o002 == 0 and options.uid == 0:
+        yield (
+            f"the umask will be {options.umask:03o} as root, so that files the daemon creates may "
+            "be writable by everybody: set umask=0o022"
+        )
+
+
+def _threads(options: Options) -> Iterator[str]:
+    names = live_threads() if options.detach_process else []
+    if names:
+        yield (
+            f"threads run that will not exist in the daemon: {', '.join(names)}; "
+            "start them after open()"
+        )
+
+
+def _children(options: Options) -> Iterator[str]:
+    given = options.signal_map.get(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
+    if given == signal.SIG_IGN:
+        yield (
+            "SIGCHLD is ignored, so that the kernel discards how children ended: subprocess "
+            "reports status 0 for every one; leave it at its default"
+        )
+
+
+def _directory(options: Options) -> Iterator[str]:
+    path = options.working_directory
+    if options.chroot_directory:
+        path = options.chroot_directory + path
+    path = os.path.realpath(path)
+    point, kind, device = mount_of(path, _mounts())
+    if point == "/":
+        return  # every process keeps the root, which is an overlay in containers
+    if kind in OVERLAID:
+        yield f"the working directory {path!r} is on {kind}, an overlaid file system: {LATER}"
+    elif kind in REMOVABLE or _is_removable(device):
+        yield f"the working directory {path!r} is on a removable file system ({kind}): {LATER}"
+
+
+LATER = "it can't be unmounted while the daemon runs"
+
+
+def _mounts() -> str:
+    try:
+        # The kernel escapes what would break a line; other bytes are those of the names.
+        with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def mount_of(path: str, mounts: str) -> tuple[str, str, str]:
+    """Mount point, type, and major:minor, of the file system that holds the path.
+
+    :param path: absolute, without symlinks
+    :param mounts: the text of ``/proc/PID/mountinfo`` (proc_pid_mountinfo(5))
+    """
+    found = ("", "", "")
+    for line in mounts.rstrip("\n").split("\n") if mounts else ():
+        fields, _, rest = line.partition(" - ")
+        _, _, device, _, point = fields.split(" ")[:5]
+        point = ESCAPED.sub(lambda match: chr(int(match[1], 8)), point)
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        # Of mounts on one point the last one is on top.
+        if inside and len(point) >= len(found[0]):
+            found = (point, rest.split(" ")[0], device)
+    return found
+
+
+def _is_removable(device: str) -> bool:
+    # A partition has the flag in the directory of its disk.
+    for path in ("removable", "../removable"):
+        try:
+            with open(f"/sys/dev/block/{device}/{path}") as file:
+                return file.read().strip() == "1"
+        except OSError:
+            continue
+    return False

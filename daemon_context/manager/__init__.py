@@ -1,0 +1,1 @@
+"""Who started us, and whether it wants us to stay."""

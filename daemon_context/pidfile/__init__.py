@@ -1,0 +1,165 @@
+"""The pid file: its lock is the truth (see `daemon_context.pidfile.locks`), its content a hint."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import DaemonError
+from . import lockedfile
+from .fitness import failed
+from .lockedfile import LockedFile
+from .locks import pid_in
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, TypeVar
+
+    Self = TypeVar("Self", bound="PidFile")
+
+# What programs import from `lockfile.pidlockfile` together with its class.
+_LOCKFILES = (
+    "AlreadyLocked",
+    "LockFailed",
+    "LockTimeout",
+    "NotLocked",
+    "NotMyLock",
+    "read_pid_from_pidfile",
+    "remove_existing_pidfile",
+    "write_pid_to_pidfile",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOCKFILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lockfile import pidlockfile
+
+    return getattr(pidlockfile, name)
+
+
+class PidFile(LockedFile):
+    """A pid file with the interface of ``lockfile``'s locks.
+
+    A held lock is refused at once by default. The object can be used again and again.
+
+    :param path: where; made absolute at once
+    :param timeout: seconds to wait for a held lock; None or 0: don't wait
+    :raises OptionError: it is no path
+    """
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a start may take the lock in two parts, in the launcher and in the daemon: not
+        where a subclass has an `acquire` or `__enter__` of its own, which would not be called.
+        """
+        kind = type(self)
+        return kind.acquire is PidFile.acquire and kind.__enter__ is PidFile.__enter__
+
+    def acquire(self, timeout: float | None = None) -> None:
+        """Lock the file for this process, and write its pid. Does nothing if it is done already.
+
+        :param timeout: seconds to wait; None: as the constructor says
+        :raises AlreadyRunning: the lock is held (``lockfile.AlreadyLocked``)
+        :raises LockTimeout: it was still held when the time was over (``lockfile.LockTimeout``)
+        :raises PidFileError: the file can't be used (``lockfile.LockFailed``)
+        """
+        if self.i_am_locking() and self._owner_locked:
+            return
+        try:
+            self.begin(os.geteuid(), timeout=timeout)
+            self.own()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def release(self) -> None:
+        """Unlock and remove the file.
+
+        :raises NotLocked: nobody holds it (``lockfile.NotLocked``)
+        :raises NotMyLock: this process does not hold it (``lockfile.NotMyLock``)
+        """
+        if not self.i_am_locking():
+            from .lockerrors import NotLocked, NotMyLock
+
+            text = f"cannot release the pid file {self.path!r}: "
+            holder = self.holder()
+            if holder.state == "free":
+                text += "nobody holds its lock; acquire it first"
+                raise NotLocked(text, path=self.path)
+            text += f"{holder}; only the process and the object that acquired it may release it"
+            raise NotMyLock(text, path=self.path, pid=holder.pid)
+        try:
+            self._let_go()
+        except OSError as error:
+            raise failed(self.path, error, "remove or empty") from error
+
+    def is_locked(self) -> bool:
+        """Whether anybody holds the lock."""
+        return self.holder().state != "free"
+
+    def read_pid(self) -> int | None:
+        """The pid in the file: a hint, nothing more. None: no file, or no pid in it."""
+        with lockedfile.at_work:
+            here = self._held_here()
+            if here is not None:
+                return pid_in(here._fd)
+            try:
+                return self._looked(pid_in)
+            except DaemonError:  # as lockfile has it
+                return None
+
+    def break_lock(self) -> None:
+        """Remove a stale file, or one's own. There is never a need: a start does it by itself.
+
+        :raises AlreadyRunning: somebody else holds the lock, so the file is not stale
+        """
+        if not self.i_am_locking():
+            self.begin(os.geteuid(), timeout=0)
+        self.abandon()
+
+    def __enter__(self: Self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Where we never had a lock, a release of a subclass's own is of one that we do not know.
+        if self.i_am_locking() or not (self._process or type(self).release is PidFile.release):
+            self.release()
+
+
+class PIDLockFile(PidFile):
+    """`PidFile` under ``lockfile``'s name and with its parameters and attributes."""
+
+    def __init__(self, path: Any, threaded: bool = False, timeout: float | None = None) -> None:
+        super().__init__(path, timeout)
+        self.lock_file = f"{self.path}.lock"
+        self.unique_name = self.path
+        self.hostname = os.uname().nodename
+        self.pid = os.getpid()
+        self.tname = ""
+
+
+class TimeoutPIDLockFile(PIDLockFile):
+    """`PidFile` under python-daemon's name and with its parameters."""
+
+    def __init__(
+        self, path: Any, acquire_timeout: float | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(path, *args, **kwargs)
+        if acquire_timeout is not None:
+            self.timeout = acquire_timeout
+
+    @property
+    def acquire_timeout(self) -> float | None:
+        """Seconds to wait for a held lock."""
+        return self.timeout
+
+    @acquire_timeout.setter
+    def acquire_timeout(self, value: float | None) -> None:
+        self.timeout = value

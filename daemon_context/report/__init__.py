@@ -1,0 +1,310 @@
+"""What crosses from the daemon to the launcher, and how each of the three waits for the others.
+
+Four pipes, all made by the launcher before the first fork:
+
+=========  ==============================  ====================================================
+control    launcher → session leader       a byte: cancel; its end: the launcher is gone
+outcome    session leader → launcher       frames; at first the daemon's pid, from itself
+report     daemon → session leader         one frame: ready, or what went wrong
+progress   daemon → session leader         the number of the step in work; read only after death
+=========  ==============================  ====================================================
+
+The session leader stays the daemon's parent until it is ready, because only a parent learns how
+its child died. The daemon keeps ``outcome`` open until then, so that the end of that pipe tells
+the launcher that *both* are gone. A frame is a kind, a length and JSON; never a pickle, because
+an unprivileged daemon must not be able to run code in a root launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import StartError
+from ..sequence import explained
+from ..system.processes import (
+    CAP_KILL,
+    SIGNALS,
+    Child,
+    ending,
+    has_capability,
+    is_still,
+    open_pipe,
+    poll,
+    signal,
+)
+from .frames import ERROR, HELLO, READY, Frames, send
+from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from ..sequence import Walk
+
+WORDS_LARGEST = 1000
+
+
+class Report:
+    """The pipes of one start, and the part that each process plays on them."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.words = ""  # the daemon's own, when it became ready
+        self.daemon = 0
+        self.control_r, self.control_w = open_pipe(walk.acquire)
+        self.outcome_r, self.outcome_w = open_pipe(walk.acquire)
+        self.report_r, self.report_w = open_pipe(walk.acquire)
+        self.progress_r, self.progress_w = open_pipe(walk.acquire)
+        self.found = {fd: os.fstat(fd) for fd in self.fds}
+
+    @property
+    def fds(self) -> set[int]:
+        """The daemon's ends, for as long as it is not ready."""
+        return {self.report_w, self.progress_w, self.outcome_w}
+
+    # --- in the daemon
+
+    def begin_daemon(self) -> None:
+        """Keep the daemon's ends, and tell the launcher the pid before any step can fail."""
+        self.walk.close(self.control_r, self.report_r, self.progress_r)
+        send(self.outcome_w, HELLO, str(os.getpid()).encode())
+
+    def progress(self, number: int) -> None:
+        """Note which step is in work, for the session leader to read if it kills us."""
+        if self.progress_w in self.walk.descriptors and self.walk.process == "daemon":
+            if not self._is_ours(self.progress_w):
+                culprit = self.walk.applied[-1][1].name
+                raise StartError(
+                    f"step {culprit!r} has closed the descriptor by which the launcher is told, "
+                    "as os.closerange() does; close only what the program has opened",
+                    step=culprit,
+                )
+            os.write(self.progress_w, bytes([min(number, 255)]))
+
+    def ready(self, status: str = "") -> bool:
+        """Say that the daemon works; False: nobody listens any more, the start was cancelled."""
+        if not self._is_ours(self.report_w):
+            raise StartError(
+                "ready() can't reach the launcher: the program has closed the descriptor for it, "
+                "as os.closerange() does; close only what the program has opened"
+            )
+        if not send(self.report_w, READY, status.encode("utf-8", "replace")[:WORDS_LARGEST]):
+            return False
+        self.walk.close(*filter(self._is_ours, self.fds))
+        self.walk.report = None
+        return True
+
+    def fail(self, walk: Walk, error: BaseException, status: int = 1) -> NoReturn:
+        """Undo what the daemon did, tell the launcher, and end without unwinding."""
+        try:
+            self.make_room()
+            for note in walk.roll_back():
+                error.add_note(note)
+            if self._is_ours(self.report_w):
+                send(self.report_w, ERROR, _encoded(error, self.walk.process))
+            flush_standard_streams()
+            if walk.owner and walk.options.readiness == "explicit":
+                _write_out_body(walk)
+        finally:
+            os._exit(status)
+
+    def make_room(self) -> None:
+        """Where no descriptor is left, what tells of the error could not be imported."""
+        if self._is_ours(self.progress_w):
+            self.walk.close(self.progress_w)
+
+    def _is_ours(self, fd: int) -> bool:
+        return is_still(fd, self.found[fd])
+
+    # --- in the session leader
+
+    def begin_leader(self) -> None:
+        """Keep the session leader's ends."""
+        self.walk.close(self.control_w, self.outcome_r)
+
+    def lead(self, pid: int) -> NoReturn:
+        """Watch the daemon until it is ready or dead, tell the launcher, and end."""
+        status = 1
+        try:
+            self.daemon = pid
+            self.walk.close(self.report_w, self.progress_w)
+            _forget_handlers()
+            status = self._lead(Child(pid))
+        except BaseException as error:
+            # The launcher ends the daemon, which must not outlive the one that watches it.
+            self.lead_failed(explained(self.walk, error))
+        finally:
+            os._exit(status)
+
+    def lead_failed(self, error: BaseException) -> NoReturn:
+        """The session leader itself failed, with a daemon or without."""
+        try:
+            send(self.outcome_w, ERROR, _encoded(error, self.walk.process))
+        finally:
+            os._exit(1)
+
+    def _lead(self, child: Child) -> int:
+        frames = Frames()
+        waiting = {self.control_r, self.report_r, *child.fds}
+        while True:
+            events = poll(waiting, None if child.fds else POLL_WITHOUT_PIDFD)
+            if self.control_r in events:
+                return self._cancelled(child)
+            if self.report_r in events and not frames.read(self.report_r):
+                waiting.discard(self.report_r)
+            if frames.decided:
+                return self._relay(child, frames)
+            if child.ended():
+                return self._died(child, frames)
+
+    def _relay(self, child: Child, frames: Frames) -> int:
+        kind, payload = frames.first()
+        if kind == READY:
+            return 0 if send(self.outcome_w, READY, payload) else self._abandoned(child)
+        # A hostile daemon may go on writing for ever; ours has said all, and ends by itself.
+        self.permitted(child.wait_or_kill, 0 if frames.hostile else LAST_WORDS)
+        return self._tell(kind, payload)
+
+    def _died(self, child: Child, frames: Frames) -> int:
+        # What it said in its last moment comes first: it may have ended after its report.
+        frames.drain(self.report_r)
+        if frames.complete:
+            return self._relay(child, frames)
+        return self._tell(ERROR, _encoded(self._obituary(child), self.walk.process))
+
+    def _obituary(self, child: Child) -> StartError:
+        words = "ended, nobody knows how,"
+        facts: dict[str, int] = {}
+        if child.status is not None:
+            words, facts = ending(child.status)
+        number = self._step_in_work()
+        place, step = "", None
+        if number:
+            step = self.walk.steps[number - 1].name
+            place = f" (step {number} of {len(self.walk.steps)}, {step})"
+        text = f"the daemon (pid {child.pid}) {words} before it was ready{place}"
+        return StartError(text, pid=child.pid, step=step, **facts)
+
+    def _step_in_work(self) -> int:
+        """The number of the step that killed the daemon; 0: the body, or not known."""
+        os.set_blocking(self.progress_r, False)
+        try:
+            number = os.read(self.progress_r, 4096)[-1:]
+        except OSError:
+            return 0
+        return number[0] if number and number[0] <= len(self.walk.steps) else 0
+
+    def _tell(self, kind: bytes, payload: bytes) -> int:
+        return self._clean_up(send(self.outcome_w, kind, payload))
+
+    def _cancelled(self, child: Child) -> int:
+        asked = os.read(self.control_r, 1)
+        self.permitted(child.end, GRACE)
+        return self._clean_up(bool(asked))
+
+    def _abandoned(self, child: Child) -> int:
+        self.permitted(child.end, GRACE)
+        return self._clean_up(False)
+
+    def _clean_up(self, launcher_lives: bool) -> int:
+        """End what the daemon has left, which a launcher that ignores SIGCHLD can't do; of one that
+        is gone undo what it had done.
+        """
+        if not launcher_lives:
+            self.walk.roll_back("launcher")
+        # Our own session's group: this process is one of it.
+        self.permitted(os.killpg, 0, signal.SIGKILL)
+        return 1
+
+    # --- in both who may have to end the daemon
+
+    def permitted(self, signals: Callable[..., Any], *args: Any) -> None:
+        """Call what signals the daemon: without CAP_KILL only its own user may, beside that of
+        before, so be both.
+        """
+        borrows = self.walk.options.owner_changes and not has_capability(CAP_KILL)
+        user = os.geteuid()
+        if borrows:
+            os.setresuid(-1, self.walk.options.uid, -1)
+        try:
+            signals(*args)
+        finally:
+            if borrows:
+                os.setresuid(-1, user, -1)
+
+    # --- in the launcher
+
+    def begin_launcher(self) -> None:
+        """Keep the launcher's ends."""
+        self.walk.close(
+            self.control_r,
+            self.outcome_w,
+            self.report_r,
+            self.report_w,
+            self.progress_r,
+            self.progress_w,
+        )
+
+    def wait(self, leader: int, timeout: float | None, mask: Any) -> int:
+        """Wait for the outcome, and until the session leader is reaped. Returns the daemon's pid.
+
+        :raises DaemonError: what went wrong; nothing of the start is left
+        """
+        launcher = Launcher(self, Child(leader), mask)
+        try:
+            self.begin_launcher()
+            return launcher.wait(timeout)
+        except BaseException:
+            launcher.clean_up()
+            raise
+        finally:
+            launcher.close()
+
+
+def _forget_handlers() -> None:
+    """The program's Python handlers are not meant for the session leader."""
+    for number in SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def flush_standard_streams() -> None:
+    """Before `os._exit`, which would lose what they have buffered."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except Exception:  # the process ends here and has said what matters
+            pass
+
+
+def _write_out_body(walk: Walk) -> None:
+    """What the body has in files of its own. Of preserved ones the launcher has the buffers too."""
+    from ..system.descriptors import open_numbers, preserved
+    from ..system.owners import write_out
+
+    write_out(open_numbers() - preserved(walk))
+
+
+def prepare(walk: Walk) -> None:
+    """Import now what a failure would need later, out of reach: in a chroot, or as a user who
+    can't read it. (What a chroot holds must never be imported as root.)
+    """
+    from . import failures  # noqa: F401
+
+    if walk.options.readiness == "explicit":
+        from ..system import owners  # noqa: F401
+    if walk.options.pidfile_lock is not None:
+        from ..pidfile.refusals import join_lockfile
+
+        join_lockfile()
+
+
+def _encoded(error: BaseException, process: str) -> bytes:
+    from .failures import encode
+
+    return encode(error, process)

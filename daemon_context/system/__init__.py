@@ -1,0 +1,1 @@
+"""The kernel: processes, signals, descriptors, credentials, paths. Knows nothing of daemons."""
