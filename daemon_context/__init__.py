@@ -6,7 +6,8 @@ The start is a visible sequence of small step objects: read `DaemonContext.open`
 
 from __future__ import annotations
 
-from .context import DaemonContext, default_signal_map
+from .context import DaemonContext
+from .options import default_signal_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

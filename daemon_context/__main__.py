@@ -91,7 +91,7 @@ def _trace(options: argparse.Namespace) -> int:
             record_trace=True,
         )
         if options.pause:
-            context._observer = pausing(progress, options.pause)
+            context.record_trace = pausing(progress, options.pause)
         handle = context.spawn(_send_trace, context, writer, as_json=options.json)
         os.close(writer)
         os.close(progress)

@@ -1,176 +1,78 @@
-"""`DaemonContext`: PEP 3143's options and methods, and `open`, which walks the sequence.
+"""`DaemonContext`: PEP 3143's options and methods, and `launch`, which walks the sequence.
 
-What only a start needs is imported when it starts, so that importing the package costs next to
-nothing in the programs, and there are many, that seldom become a daemon.
+Importing this costs next to nothing in the programs, and there are many, that seldom become a
+daemon. *Constructing* a context loads all that its start will run: from the first line of `launch`
+on the session leader and the daemon import nothing, as they may be in a chroot, another user, out
+of descriptors, or under a package that is being upgraded.
 """
 
 from __future__ import annotations
 
 import atexit
-import gc
 import os
-import sys
+
+from .options import Given
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
-    from typing import Any, ClassVar, TypeVar
+    from typing import Any, TypeVar
 
     from .embedding import Handle
     from .look.explain import Explanation
-    from .look.trace import Record, Trace
+    from .look.trace import Trace
     from .loop import Stop
-    from .options import Supervisor
+    from .manager import Supervisor
+    from .options.frozen import Options
     from .sequence import Walk
-    from .sequence.step import Step, Steps
-    from .system.descriptors import Closed
+    from .sequence.keeping import Closed
+    from .sequence.step import Steps
 
     Self = TypeVar("Self", bound="DaemonContext")
-else:
-    import _signal as signal  # see `daemon_context.system.processes`
 
-HELD = 1_000_000_007  # objects: more than any program has meant
-
-
-def default_signal_map() -> dict[int, str | None]:
-    """PEP 3143's default: SIGTSTP, SIGTTIN, SIGTTOU ignored, SIGTERM → ``"terminate"``.
-
-    A new dictionary each time, to be extended.
-    """
-    names = {"SIGTSTP": None, "SIGTTIN": None, "SIGTTOU": None, "SIGTERM": "terminate"}
-    return {
-        getattr(signal, name): target for name, target in names.items() if hasattr(signal, name)
-    }
+# What a start runs where an option is given: modules of this package.
+LOADED_WITH = {
+    "chroot_directory": "system.credentials",
+    "gid": "options.owner",
+    "initgroups": "options.owner",
+    "pidfile": "pidfile",
+    "record_trace": "look.trace",
+    "stderr": "steps.logfiles",
+    "stdin": "steps.logfiles",
+    "stdout": "steps.logfiles",
+    "uid": "options.owner",
+}
 
 
-class CollectorHeld:
-    """The garbage collector waits: a start makes thousands of objects that stay, and would be
-    interrupted again and again by a search that finds nothing.
-
-    By the threshold, and not by ``gc.disable``: what the program, or a step of its own, says about
-    that goes on being so. Not where other threads make garbage while the launcher waits; nor in
-    what a step forks, or starts in turn, which never comes to the end of this start.
-    """
-
-    before = (0, 0, 0)
-    handing_over = False
-
-    def __enter__(self) -> None:
-        found = gc.get_threshold()
-        if found[0] != HELD and len(sys._current_frames()) == 1:
-            CollectorHeld.before = found
-            gc.set_threshold(HELD, *found[1:])
-
-    def __exit__(self, *error: object) -> None:
-        if gc.get_threshold()[0] == HELD:
-            gc.set_threshold(*CollectorHeld.before)
-
-    @classmethod
-    def end_in_child(cls) -> None:
-        """What a step has forked goes on without us."""
-        if not cls.handing_over:
-            cls().__exit__()
-
-
-if hasattr(os, "register_at_fork"):  # not Linux: what is missing is said by a start
-    os.register_at_fork(after_in_child=CollectorHeld.end_in_child)
-
-
-class DaemonContext:
+class DaemonContext(Given):
     """A context manager that turns the running program into a daemon (PEP 3143).
 
     The positional options are PEP 3143's and python-daemon's, in python-daemon's order. Each is
     an attribute that can be read, with its resolved default, and assigned until `open`. Nothing
     is looked at before `open` starts; it refuses a bad value in the launching process, before
-    anything has changed.
-
-    :param chroot_directory: path of the daemon's root directory, or None
-    :param working_directory: path; with a chroot relative to the new root
-    :param umask: file creation mask, 0 to 0o777
-    :param uid: user number or name; None: the real user of the process
-    :param gid: group number or name; None: the primary group of a changed `uid`, else the real one
-    :param initgroups: whether the new user's supplementary groups are set; otherwise none but `gid`
-    :param prevent_core: whether core dumps are prevented
-    :param detach_process: True, False, or None: decided by who started us (see `supervisor`)
-    :param files_preserve: descriptors and file objects that stay open, from any iterable
-    :param pidfile: path, `PidFile`, or any context manager, which is entered in the daemon
-    :param stdin: file object, descriptor or path; None is ``/dev/null``
-    :param stdout: the same; a path is appended to
-    :param stderr: the same
-    :param signal_map: signal number → None (ignore), name of a method of the context, or handler;
-        replaces `default_signal_map`
-    :param readiness: ``"open"``: the daemon is ready when `open` returns in it; ``"explicit"``:
-        when the body calls `ready`
-    :param start_timeout: seconds after which a start that is not ready is cancelled, or None
-    :param threads: ``"warn"``, ``"refuse"`` or ``"ignore"`` threads that the daemon will not have
-    :param preserve_logging: whether log handlers on regular files and sockets stay open
-    :param steps: the sequence; None is `DEFAULT_STEPS`
-    :param record_trace: whether `trace` tells what each step changed
+    anything has changed. The options are described at `daemon_context.options.Given`.
     """
-
-    def __init__(
-        self,
-        chroot_directory: Any = None,
-        working_directory: Any = "/",
-        umask: int = 0,
-        uid: int | str | None = None,
-        gid: int | str | None = None,
-        initgroups: bool = False,
-        prevent_core: bool = True,
-        detach_process: bool | None = None,
-        files_preserve: Iterable[Any] | None = None,
-        pidfile: Any = None,
-        stdin: Any = None,
-        stdout: Any = None,
-        stderr: Any = None,
-        signal_map: Mapping[int, Any] | None = None,
-        *,
-        readiness: str = "open",
-        start_timeout: float | None = None,
-        threads: str = "warn",
-        preserve_logging: bool = True,
-        steps: Iterable[Step] | None = None,
-        record_trace: bool = False,
-    ) -> None:
-        self.chroot_directory = chroot_directory
-        self.working_directory = working_directory
-        self.umask = umask
-        self.uid = uid
-        self.gid = gid
-        self.initgroups = initgroups
-        self.prevent_core = prevent_core
-        self.detach_process = detach_process
-        self.files_preserve = files_preserve
-        self.pidfile = pidfile
-        self.stdin = stdin
-        self.stdout = stdout
-        self.stderr = stderr
-        self.signal_map: Any = default_signal_map() if signal_map is None else signal_map
-        self.readiness = readiness
-        self.start_timeout = start_timeout
-        self.threads = threads
-        self.preserve_logging = preserve_logging
-        self.steps = steps
-        self.record_trace = record_trace
 
     # Class-level defaults, so that a subclass need not call our __init__ before it sets options.
     # None, nor a method, is named _start or _stop: subclasses use these, as python-daemon's runner.
-    _steps: Any = None
-    _uid: Any = None
-    _gid: Any = None
-    _detach_process: Any = None
     _walk: Walk | None = None
-    _is_open = False
-    _is_ready = False
+    _over = False
     _registered = False
     _loop_stop: Stop | None = None
-    _all_open: ClassVar[dict[int, DaemonContext]] = {}  # by id: a subclass may compare by value
     _trace: Trace | None = None
-    _between: Callable[[], None] | None = None
-    _waiting: Callable[[str, float], None] | None = None
-    _observer: Callable[[Record], None] | None = None
+
+    #: Called in the daemon's main thread before a sleep, when a signal has woken it, and between
+    #: two rounds of `every`. For who builds on this class; None: nobody is.
+    on_round: Callable[[], None] | None = None
+    #: Called in the launcher, about once a second, while it waits: what for, and for how many
+    #: seconds by now. None: nobody is.
+    on_wait: Callable[[str, float], None] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in LOADED_WITH and value is not None and value is not False:
+            __import__(f"{__package__}.{LOADED_WITH[name]}")
+        object.__setattr__(self, name, value)
 
     @property
     def steps(self) -> Any:
@@ -183,134 +85,155 @@ class DaemonContext:
 
     @steps.setter
     def steps(self, value: Any) -> None:
+        # The constructor comes by here last.
+        from . import loop, steps  # noqa: F401
+        from .options import freezing  # noqa: F401
+
+        if self._detach_process is None:
+            from .manager import supervisor  # noqa: F401
+        if self.stderr is None and os.path.exists("/dev/log"):
+            from .report import lastwords  # noqa: F401
         self._steps = value
-
-    @property
-    def uid(self) -> Any:
-        """The user to become; as given, or the real one."""
-        return os.getuid() if self._uid is None else self._uid
-
-    @uid.setter
-    def uid(self, value: Any) -> None:
-        self._uid = value
-
-    @property
-    def gid(self) -> Any:
-        """The group to become; as given, or the one that the default resolves to."""
-        if self._gid is not None:
-            return self._gid
-        from .options.owner import default_gid
-
-        return default_gid(self._uid)
-
-    @gid.setter
-    def gid(self, value: Any) -> None:
-        self._gid = value
-
-    @property
-    def detach_process(self) -> Any:
-        """Whether to detach; as given, or decided by who started us."""
-        return self.supervisor.detach if self._detach_process is None else self._detach_process
-
-    @detach_process.setter
-    def detach_process(self, value: Any) -> None:
-        self._detach_process = value
 
     @property
     def supervisor(self) -> Supervisor:
         """Who started us, whether to detach, and the reason in words."""
-        if self._walk is not None:
-            return self._walk.options.supervisor
-        from .manager.supervisor import detect
-
-        return detect()
+        return super().supervisor if self._walk is None else self._walk.options.supervisor
 
     @property
     def is_open(self) -> bool:
         """Whether the context is open (read-only)."""
-        return self._is_open
+        return self._walk is not None and self._walk.is_open
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process is the daemon that it was opened in, and no child of that."""
+        return self._walk is not None and self._walk.is_here
+
+    # --- becoming a daemon
+
+    def launch(self) -> Handle | None:
+        """Become a daemon, and go on in both processes: as `os.fork`, the other way round.
+
+        Does nothing, and returns None, if it is open. The context is open in the daemon only.
+
+        :returns: in the launching process the daemon's handle, once it is ready; in the daemon
+            None, and in a process that does not detach, which is the daemon itself
+        :raises DaemonError: in the launching process, whatever failed in any of the three
+            processes; nothing of the start is left
+        """
+        return None if self.is_open else self._launched(self._begin())
 
     def open(self) -> None:
-        """Become a daemon: walk the sequence. Returns in the daemon; does nothing if open.
+        """Become a daemon: `launch`, and the launcher's end. Returns in the daemon only.
 
         The launching process exits with status 0 once the daemon is ready (``os._exit``: exit
         handlers and ``finally`` blocks belong to the daemon from then on).
 
-        :raises DaemonError: in the launching process, whatever failed in any of the three
-            processes; nothing of the start is left
+        :raises DaemonError: as `launch` does
         """
-        if not self._is_open:
-            self._start_walk()
+        if self.is_open:
+            return
+        self._over = False
+        try:
+            self._launched(self._begin(goes_on=False))
+        finally:
+            if self._over:  # also where a signal comes too late, and raises
+                os._exit(0)
 
     def spawn(self, target: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Handle:
-        """Run the target in a daemon, and go on. Always detaches; the context stays closed here.
+        """`launch`, and run the target in the daemon. Always detaches.
 
         :param target: a function; or ``"package.module:function"``, to run it in a fresh
             interpreter, where this program's threads or event loop can't be forked
         :returns: a handle, once the daemon is ready
-        :raises DaemonError: as `open` does; AlreadyRunning carries the running daemon's handle
+        :raises DaemonError: as `launch` does; AlreadyRunning carries the running daemon's handle
         """
-        from . import embedding
+        from .embedding.target import raised, run_target
         from .errors import DaemonError, refuse
 
-        if self._is_open:
+        if self.is_open:
             raise DaemonError("spawn() was called on an open context; use another context")
         if isinstance(target, str):
-            return embedding.spawn_fresh(self, target, args, kwargs)
+            from .embedding.fresh import spawn
+
+            return spawn(self, target, args, kwargs)
         if not callable(target):
             raise refuse("target", target, "a function, or 'package.module:function'")
         launcher = os.getpid()
         try:
-            walk = self._start_walk(spawning=True)
-            if not walk.over:
-                embedding.run_target(self, target, args, kwargs)
+            handle = self._launched(self._begin(always=True))
+            if handle is None:
+                run_target(self, target, args, kwargs)
         except BaseException as error:
             if os.getpid() == launcher:
                 raise
             # Of a signal that came before the target began: the frames below are the launcher's.
-            embedding.run_target(self, embedding.raised, (error,), {})
-        return embedding.Handle(walk.daemon, walk.words)
+            run_target(self, raised, (error,), {})
+        return handle
+
+    def check(self) -> None:
+        """What a start would refuse before anything changes, refused now. Changes nothing.
+
+        :raises DaemonError: as `launch` does
+        """
+        from .sequence import preflight
+
+        preflight(self._begin())
+
+    def _begin(self, *, goes_on: bool = True, always: bool = False) -> Walk:
+        """The walk of one start, which has not begun yet.
+
+        :param goes_on: whether the launching process does
+        :param always: whether it detaches in any case
+        """
+        from .sequence import Walk
+
+        self._stopping().begin()
+        steps = self._sequence()
+        options = self._frozen(steps, goes_on=goes_on, always=always)
+        walk = Walk(options, steps, self, self._stopping())
+        walk.on_open, walk.on_wait = self._opened, self.on_wait
+        walk.trace = self._trace = self._new_trace() if options.record_trace else None
+        return walk
+
+    def _new_trace(self) -> Trace:
+        from .look.trace import Trace
+
+        return Trace(self.record_trace if callable(self.record_trace) else None)
+
+    def _launched(self, walk: Walk) -> Handle | None:
+        """Walk the sequence; the handle in the launcher."""
+        from .embedding import Handle
+        from .sequence import start
+
+        self._walk = walk
+        try:
+            start(walk)
+        finally:
+            self._over = walk.over
+            if not walk.is_open:  # in the launcher, whether the daemon is ready or has failed
+                self._walk = None
+        return Handle(walk.daemon, walk.words) if walk.over else None
 
     def _sequence(self) -> Steps:
         """The sequence; an iterator gives its steps once only, so keep them."""
-        steps = self.steps = as_steps(self.steps)
+        from .sequence.step import as_steps
+
+        steps = as_steps(self.steps)
+        self.steps = steps
         return steps
 
-    def _start_walk(self, *, spawning: bool = False) -> Walk:
-        """Walk the sequence. Returns in the daemon; in the launcher only where it spawns."""
-        with CollectorHeld():
-            from .sequence import start
+    def _frozen(self, steps: Steps, **how: bool) -> Options:
+        from .options.freezing import freeze, lasting
 
-            walk = self._walk = self._begin(spawning=spawning)
-            try:
-                start(walk)
-            finally:
-                if walk.over and not spawning:  # also where a signal comes too late, and raises
-                    os._exit(0)
-                if not self._is_open:  # in the launcher, whether the daemon is ready or has failed
-                    self._walk = None
-        return walk
+        self.files_preserve = lasting(self.files_preserve)
+        return freeze(self, forks="detach" in steps, **how)
 
-    def _begin(self, *, spawning: bool = False) -> Walk:
-        from .options.freezing import freeze
-        from .sequence import Walk
-
-        # Now: a signal handler may ask for a stop in the middle of its import.
-        self._stopping().begin()
-        steps = self._sequence()
-        walk = Walk(freeze(self, spawning=spawning), steps, self)
-        if walk.options.record_trace:
-            from .look.trace import Trace
-
-            walk.trace = Trace(self._observer)
-        self._trace = walk.trace
-        return walk
+    # --- being one
 
     def _opened(self) -> None:
         """All steps are done, in the process that goes on."""
-        self._is_open = True
-        self._is_ready = False
-        self._all_open[id(self)] = self
         if not self._registered:
             self._registered = True
             atexit.register(self.close)
@@ -321,20 +244,8 @@ class DaemonContext:
         Registered for the exit of the daemon. Descriptors, owner, signal handlers and so on stay
         as they are: there is no way back from being a daemon.
         """
-        walk = self._walk
-        if walk is None or not self._is_open or walk.owner != os.getpid():
-            return  # not open, or a child that the daemon forked
-        if walk.report is not None and not self._is_ready:
-            self._fail_unready(None)
-        self._is_open = False
-        self._is_ready = False
-        self._all_open.pop(id(self), None)
-        if self._loop_stop is not None:
-            self._loop_stop.end()
-        if walk.last_words is not None:
-            walk.last_words.close()
-        if walk.entered:
-            walk.options.pidfile.__exit__(None, None, None)
+        if self._walk is not None and self.is_open and self.is_here:
+            self._walk.leave()
 
     def __enter__(self: Self) -> Self:
         self.open()
@@ -346,29 +257,15 @@ class DaemonContext:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._ended(exc_value)
+        self.ended(exc_value)
         self.close()
 
-    def _ended(self, error: BaseException | None) -> None:
-        """The body has ended: tell those who may not know why."""
-        walk = self._walk
-        if walk is None or walk.owner != os.getpid():
-            return
-        if walk.report is not None and not self._is_ready:
-            self._fail_unready(error)
-        if error is not None:
-            walk.tell_last_words(error)
-
-    def _fail_unready(self, error: BaseException | None) -> None:
-        """The body ended before it said that it is ready: the launcher gets to know."""
-        walk = self._walk
-        assert walk is not None
-        assert walk.report is not None
-        walk.report.make_room()
-        from .report.failures import unready
-
-        failure, status = unready(error or walk.uncaught)
-        walk.report.fail(walk, failure, status)
+    def ended(self, error: BaseException | None) -> None:
+        """The body has ended, by that error: tell those who may not know, the launcher of one that
+        is not ready, and syslog. ``__exit__`` does it; for who builds on this class.
+        """
+        if self._walk is not None and self._walk.is_here:
+            self._walk.ended(error)
 
     def terminate(self, signal_number: int, stack_frame: FrameType | None) -> None:
         """Signal handler: end the daemon, as the default map says for SIGTERM.
@@ -418,7 +315,7 @@ class DaemonContext:
         from .loop import Stop
 
         # Atomic: a signal handler may come in between, and ask for one as well.
-        stop: Stop = self.__dict__.setdefault("_loop_stop", Stop(self._between))
+        stop: Stop = self.__dict__.setdefault("_loop_stop", Stop(self.on_round))
         return stop
 
     def ready(self, status: str = "") -> None:
@@ -428,39 +325,28 @@ class DaemonContext:
 
         :param status: a few words about the state, for the handle that `spawn` returns
         """
+        from .errors import DaemonError
+
         walk = self._walk
-        if walk is None or not self._is_open:
-            from .errors import DaemonError
-
+        if walk is None or not walk.is_open:
             raise DaemonError("ready() was called on a context that is not open; call open() first")
-        if self._is_copy():
-            from .errors import DaemonError
-
+        if not walk.is_here:
             raise DaemonError("ready() was called in a child of the daemon, which alone may say it")
-        if self._is_ready:
-            from warnings import warn
-
-            warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
+        if not walk.is_ready:
+            walk.ready(status)
             return
-        from .system.processes import SignalsHeld
+        from warnings import warn
 
-        with SignalsHeld():  # what a handler raises must find the state that the launcher knows
-            self._is_ready = walk.report is None or walk.report.ready(status)
-        if not self._is_ready:
-            from .errors import StartError
+        warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
 
-            raise StartError("the start was cancelled before the daemon was ready")
+    # --- looking at it
 
     @property
     def closed(self) -> tuple[Closed, ...]:
         """What `open` closed: the number of each descriptor, what it was, and who owned it."""
-        from .system.descriptors import Closed
+        from .sequence.keeping import closed
 
-        walk = self._walk
-        if walk is None:
-            return ()
-        owners = walk.owners.closed if walk.owners is not None else {}
-        return tuple(Closed(fd, mode, owners.get(fd)) for fd, mode in walk.closed.items())
+        return () if self._walk is None else closed(self._walk)
 
     @property
     def trace(self) -> Trace | None:
@@ -474,21 +360,5 @@ class DaemonContext:
         """
         from .look.explain import explain
 
-        return explain(self)
-
-
-def as_steps(steps: Any) -> Steps:
-    """The sequence that the option gives.
-
-    :raises OptionError: it is not iterable; SequenceError: it can not work
-    """
-    from .errors import refuse
-    from .sequence.step import Steps
-
-    if isinstance(steps, Steps):
-        return steps
-    try:
-        members = tuple(steps)
-    except Exception as error:
-        raise refuse("steps", steps, "a Steps sequence or an iterable of steps") from error
-    return Steps(members)
+        steps = self._sequence()
+        return explain(self._frozen(steps), steps)

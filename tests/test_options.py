@@ -29,8 +29,8 @@ from daemon_context import (
     Step,
     default_signal_map,
 )
-from daemon_context.context import as_steps
 from daemon_context.options.freezing import freeze
+from daemon_context.sequence.step import as_steps
 
 from . import support
 
@@ -165,6 +165,9 @@ def test_constructing_touches_nothing(box: support.Sandbox) -> None:
             if seen is not None and event.split(".")[0] in ("open", "os", "fcntl", "socket"):
                 seen.append((event, args))
         sys.addaudithook(hook)
+        options = dict(record_trace=True, pidfile="first.pid", stdout="log")
+        DaemonContext("/nope", uid=0, **options)  # loads what starts run
+        seen.clear()
         DaemonContext(
             "/nope", "/nope", 0o7777, "nobody", "nogroup", True, True, True, ["/nope"], "/nope/p",
             "/nope/in", "/nope/out", "/nope/err", {999: "nope"}, steps=[None],

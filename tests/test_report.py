@@ -443,7 +443,7 @@ BODIES = {
     "exit-huge": ("called sys.exit(2147483651) before it was ready", "", {"exit_status": 3}),
     "wrong-words": ("'int' object has no attribute 'encode'", "daemon.ready(42)", {}),
     "exit-0": ("before it was ready", "", {"exit_status": 0}),
-    "unprintable": ("raised Unprintable before it was ready", "exception str() failed", {}),
+    "unprintable": ("raised Unprintable before it was ready", "(its text can't be made)", {}),
     "exit-text": ("called sys.exit('the body says so')", "", {"exit_status": 1}),
     "_exit": ("exited with status 4 before it was ready", "", {"exit_status": 4}),
     "kill": ("was killed by SIGKILL before it was ready", "", {"signal_number": 9}),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon_context.errors import DaemonError, StartError, StepError
-from daemon_context.report.failures import TEXT_LARGEST, decode, encode
+from daemon_context.report.facts import TEXT_LARGEST, encoded
+from daemon_context.report.failures import decode
 from daemon_context.report.frames import ERROR, HELLO, LARGEST, READY, Frames, send
 
 from . import support
@@ -21,10 +23,23 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=10,
 )
-FIELDS = ("class", "message", "facts", "notes", "traceback", "pid", "process")
+ERROR_FIELDS = (
+    "class",
+    "text",
+    "ours",
+    "facts",
+    "os",
+    "exit",
+    "notes",
+    "frames",
+    "cause",
+    "members",
+)
+ANY = JSON | st.sampled_from(["StepError", "SystemExit", "os"])
+ERRORS = st.fixed_dictionaries({}, optional=dict.fromkeys(ERROR_FIELDS, ANY))
 REPORTS = st.fixed_dictionaries(
     {},
-    optional={name: JSON | st.sampled_from(["StepError", "SystemExit", "os"]) for name in FIELDS},
+    optional={"error": ANY | ERRORS, **dict.fromkeys(("step", "pid", "process", "died"), ANY)},
 )
 
 # A busy machine is no failure.
@@ -34,13 +49,13 @@ CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @CALM
 @given(st.binary(max_size=300) | REPORTS.map(lambda fields: json.dumps(fields).encode()))
 def test_any_report_is_an_error_of_ours(payload: bytes) -> None:
-    assert isinstance(decode(payload, 7), DaemonError)
+    assert isinstance(decode(None, payload, 7), DaemonError)
 
 
 @CALM
 @given(st.text(max_size=200), st.sampled_from([DaemonError, OSError, ValueError, SystemExit]))
 def test_a_report_of_ours_arrives(message: str, kind: type[BaseException]) -> None:
-    error = decode(encode(kind(message)), None)
+    error = decode(None, encode(kind(message)), None)
     assert isinstance(error, DaemonError)
     shown = str(error)
     assert not any(c < " " and c != "\n" for c in shown)
@@ -51,15 +66,15 @@ def test_a_report_of_ours_arrives(message: str, kind: type[BaseException]) -> No
 def test_a_text_arrives_as_it_is_but_for_control_characters() -> None:
     error = DaemonError("a 'b'\n\\ \xa0ü \x1b[31m \x7f\x9f\x00")
     error.add_note("c\td")
-    arrived = decode(encode(error), None)
+    arrived = decode(None, encode(error), None)
     assert str(arrived) == "a 'b'\n\\ \xa0ü \\x1b[31m \\x7f\\x9f\\x00"
     assert arrived.__notes__[-1] == "c\\td"
 
 
 def test_a_text_that_is_too_long_loses_its_middle_and_says_how_much() -> None:
     text = "".join(chr(ord("a") + n % 26) for n in range(TEXT_LARGEST + 1))
-    assert str(decode(encode(DaemonError(text[1:])), None)) == text[1:]
-    shown = str(decode(encode(DaemonError(text)), None))
+    assert str(decode(None, encode(DaemonError(text[1:])), None)) == text[1:]
+    shown = str(decode(None, encode(DaemonError(text)), None))
     first, number, last = re.split(r"\n… (\d+) characters left out …\n", shown)
     assert TEXT_LARGEST - 80 < len(shown) <= TEXT_LARGEST
     assert text.startswith(first)
@@ -76,29 +91,39 @@ def test_the_longest_report_fits_into_a_frame() -> None:
     assert len(encode(error)) <= LARGEST
 
 
-REPORT = {
-    "class": "StepError", "message": "m", "facts": {}, "notes": ["n"], "traceback": "T\n",
-    "pid": 5, "process": "daemon",
+FACTS = {
+    "class": "daemon_context.errors.StepError", "text": "m", "ours": "StepError", "facts": {},
+    "notes": ["n"], "frames": [["f.py", 3, "f"]],
 }  # fmt: skip
+REPORT = {"step": 0, "pid": 5, "process": "daemon", "error": FACTS}
+
+
+def as_report(**facts: Any) -> bytes:
+    return json.dumps({**REPORT, "error": {**FACTS, **facts}}).encode()
+
+
+def encode(error: BaseException) -> bytes:
+    return encoded(error, 0, "daemon")
 
 
 def test_facts_that_are_none_are_left_out() -> None:
     odd = {"step": 3, "path": 4, "errno": "5", "evil": 6, "pid": "7", "signal_number": 9}
-    error = decode(json.dumps({**REPORT, "facts": odd}).encode(), 1)
+    error = decode(None, as_report(facts=odd), 1)
     assert isinstance(error, StepError)
     assert (str(error), error.pid, error.signal_number) == ("m", 5, 9)
     assert (error.step, error.path, error.errno) == (None, None, None)
-    assert error.__notes__ == ["In the daemon (pid 5):\nT", "n"]
+    assert error.__notes__ == ['In the daemon (pid 5):\n  File "f.py", line 3, in f', "n"]
 
 
 @pytest.mark.parametrize(
     "payload",
     [b"", b"{", b"3", b"{}", b"[]", b"[" * 200_000,
      *(json.dumps({**REPORT, **part}).encode()
-       for part in ({"pid": 1e999}, {"pid": "x"}, {"pid": None}, {"facts": 3}, {"notes": 4}))],
+       for part in ({"pid": 1e999}, {"pid": "x"}, {"pid": None}, {"error": 3}, {"step": {}})),
+     *(as_report(**part) for part in ({"facts": 3}, {"notes": 4}, {"frames": [1]}))],
 )  # fmt: skip
 def test_a_report_that_can_not_be_read_is_an_error_too(payload: bytes) -> None:
-    error = decode(payload, 7)
+    error = decode(None, payload, 7)
     assert type(error) is StartError
     assert "its report can't be read" in str(error)
     assert error.pid == 7

@@ -58,65 +58,6 @@ def test_open_without_with_is_left_at_exit(box: support.Sandbox) -> None:
     assert not (box.path / "d.pid").exists()
 
 
-def test_the_garbage_collector_is_left_as_the_program_has_set_it(box: support.Sandbox) -> None:
-    done = box.run("""
-        import gc, threading
-        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
-
-        class Settings(Step):
-            name = "settings"
-            def apply(self, walk):
-                with open("said", "a") as said:
-                    print("held" if gc.get_threshold()[0] > 10**6 else "free", file=said, end=" ")
-                if given:
-                    gc.set_threshold(*given)
-
-        def body():
-            with open("said", "a") as said:
-                print(gc.get_threshold(), gc.isenabled(), file=said)
-
-        def start(directory="."):
-            steps = DEFAULT_STEPS.insert_before("flush-streams", Settings())
-            context = DaemonContext(steps=steps, working_directory=directory, threads="ignore")
-            try:
-                context.spawn(body).wait(60)
-            except Exception as error:
-                print(type(error).__name__)
-            print(gc.get_threshold(), gc.isenabled())
-
-        given = ()
-        gc.set_threshold(500, 6, 7)
-        start()
-        start("/no/such/directory")
-        gc.disable()
-        start()
-        gc.enable()
-        given = (900, 8, 9)  # by a step
-        start()
-        given = ()
-        end = threading.Event()
-        threading.Thread(target=end.wait).start()  # one that would go without a collector
-        start()
-        end.set()
-    """)
-    ours, steps = "(500, 6, 7)", "(900, 8, 9)"
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == [
-        f"{ours} True",
-        "DaemonOSEnvironmentError",
-        f"{ours} True",
-        f"{ours} False",
-        f"{steps} True",
-        f"{steps} True",
-    ]
-    assert box.text("said").splitlines() == [
-        f"held {ours} True",
-        f"held {ours} False",
-        f"held {steps} True",
-        f"free {steps} True",
-    ]
-
-
 def test_a_waitpid_that_a_library_has_put_into_os_is_not_asked(box: support.Sandbox) -> None:
     """As gevent's, which waits for a signal that is blocked."""
     done = box.run("""

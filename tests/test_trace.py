@@ -213,7 +213,7 @@ OBSERVED = """
     context = DaemonContext(
         pidfile="d.pid", umask=0o027, stdout="log", record_trace=True, detach_process=True
     )
-    context._observer = observe
+    context.record_trace = observe
     with context as daemon:
         daemon.sleep()
 """
@@ -443,7 +443,7 @@ FAILING = """
         detach_process=False, record_trace=True, working_directory=".", umask=0o022,
         steps=DEFAULT_STEPS.insert_after("set-umask", Fail()))
     records = []
-    context._observer = records.append
+    context.record_trace = records.append
     try:
         context.open()
     except DaemonError as error:

@@ -14,14 +14,8 @@ from time import monotonic, sleep
 from ..embedding import SCHEDULE, send, signal_number
 from ..errors import DaemonError
 from ..pidfile import PidFile
-from ..system.processes import (
-    exit_words,
-    is_alive,
-    open_pidfd,
-    poll,
-    signal,
-    stat_fields,
-)
+from ..system.endings import exit_words
+from ..system.processes import is_alive, open_pidfd, poll, signal, stat_fields
 from . import statusfile
 from .status import status_of
 
@@ -279,14 +273,13 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
 
 
 def _refused(said: Any, pid: int) -> DaemonError:
-    from ..report.failures import _shown
+    from ..report.failures import in_short
 
-    fields = said if isinstance(said, dict) else {}
+    words, traceback = in_short(said)
     error = DaemonError(
-        f"the daemon (pid {pid}) goes on with its old configuration, on_reload() raised "
-        f"{_shown(fields.get('message', 'an error'))}",
+        f"the daemon (pid {pid}) goes on with its old configuration, on_reload() raised {words}",
         pid=pid,
     )
-    if isinstance(fields.get("traceback"), str):
-        error.add_note(f"In the daemon (pid {pid}):\n{_shown(fields['traceback']).rstrip()}")
+    if traceback:
+        error.add_note(f"In the daemon (pid {pid}):\n{traceback}")
     return error

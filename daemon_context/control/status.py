@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from ..system.processes import is_alive, started_at, stat_fields
+from ..system.endings import started_at
+from ..system.processes import is_alive, stat_fields
 from . import statusfile
 
 TYPE_CHECKING = False

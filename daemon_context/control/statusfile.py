@@ -14,13 +14,14 @@ from _thread import allocate_lock
 from time import time
 
 from ..sequence.step import Step
-from ..system.processes import SignalsHeld, is_still, lifted
+from ..system.descriptors import is_still, lifted
+from ..system.processes import SignalsHeld
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..options import Options
+    from ..options.frozen import Options
     from ..sequence import Walk
 
 SUFFIX, NEW = ".status", ".new"

@@ -11,14 +11,16 @@ import os
 import sys
 
 from .. import control
-from ..context import DaemonContext, default_signal_map
+from ..context import DaemonContext
 from ..control.status import Status, status_of
 from ..control.statusfile import OpenStatus, StatusFile, path_of
-from ..embedding import SCHEDULE, forget_launcher, run_to_exit
+from ..embedding import SCHEDULE
+from ..embedding.target import forget_launcher, run_to_exit
 from ..errors import DaemonError, refuse
+from ..options import default_signal_map
+from ..options.freezing import lasting
 from ..pidfile import PidFile
-from ..sequence import preflight
-from ..sequence.step import Steps
+from ..sequence.step import Steps, as_steps
 from ..system.descriptors import is_open
 from ..system.processes import signal
 from .serving import Serving, is_main_thread
@@ -57,7 +59,7 @@ class Daemon(Serving):
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers that get a method of ours: what belongs to this process stays here."""
-        own = ("_context", "_said", "_waiting")
+        own = ("_context", "_said", "on_wait")
         return {name: value for name, value in vars(self).items() if name not in own}
 
     # --- the verbs
@@ -90,7 +92,7 @@ class Daemon(Serving):
         :returns: which pid it was, and how it ended where the kernel tells
         :raises DaemonError: it is not gone, or it can't be proven which process it is
         """
-        return control.stop(self._lock(), schedule, self._waiting)
+        return control.stop(self._lock(), schedule, self.on_wait)
 
     def restart(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> int:
         """Stop the daemon if it runs, and start it; it stays if the new one's checks fail.
@@ -98,7 +100,7 @@ class Daemon(Serving):
         :returns: the new daemon's pid
         :raises DaemonError: as `stop` and `start` do
         """
-        preflight(self._make_context()._begin(spawning=True))
+        self._make_context().check()
         self.stop(schedule)
         return self.start()
 
@@ -114,7 +116,7 @@ class Daemon(Serving):
         if self._is_daemon() and is_main_thread():  # it can't wait for itself
             os.kill(os.getpid(), signal.SIGHUP)
             return os.getpid()
-        return control.reload(self._lock(), timeout, self._waiting)
+        return control.reload(self._lock(), timeout, self.on_wait)
 
     def status(self) -> Status:
         """What can be known about the daemon from here. Changes nothing."""
@@ -145,11 +147,11 @@ class Daemon(Serving):
     def daemonize(self) -> None:
         """Become the daemon. Called by `start`; by itself it returns in the ready daemon only."""
         context = self._make_context()
-        walk = context._start_walk(spawning=True)
-        if walk.over and self._launching:
+        launched = context.launch()
+        if launched is not None and self._launching:
             # As an exception, so that an override of this method goes on in the daemon only.
-            raise _Launched(walk.daemon)
-        if walk.over:
+            raise _Launched(launched.pid)
+        if launched is not None:
             os._exit(0)
         self._context = context
         if self._launching:
@@ -180,7 +182,7 @@ class Daemon(Serving):
         if not lock.in_parts:  # the launcher must hold it when it replaces the status file
             lock = PidFile(lock.path, lock.timeout)
         self._said = StatusFile(path_of(lock.path))
-        self.options = {name: _lasting(value) for name, value in self.options.items()}
+        self.options = {name: lasting(value) for name, value in self.options.items()}
         options = dict(self.options)
         options["signal_map"] = self._signal_map(options.get("signal_map"))
         options["steps"] = _with_status(options.get("steps"), self._said)
@@ -189,8 +191,7 @@ class Daemon(Serving):
             streams = _kept_streams(streams)
         options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
         context = DaemonContext(**options)
-        context._between = self._reload_if_due
-        context._waiting = self._waiting
+        context.on_round, context.on_wait = self._reload_if_due, self.on_wait
         return context
 
     def _signal_map(self, given: Any) -> dict[int, Any]:
@@ -218,13 +219,7 @@ class _Launched(BaseException):
         self.pid = pid
 
 
-def _lasting(value: Any) -> Any:
-    """What an iterator gives, it gives once; `restart` makes two contexts."""
-    return tuple(value) if hasattr(value, "__next__") else value
-
-
 def _with_status(steps: Any, file: StatusFile) -> Steps:
-    from ..context import as_steps
     from ..steps import DEFAULT_STEPS
 
     given = DEFAULT_STEPS if steps is None else as_steps(steps)

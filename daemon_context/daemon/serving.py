@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from ..control.statusfile import TEXT_LARGEST, StatusFile
-from ..embedding import exit_status, finished, own_handlers, run_to_exit
-from ..errors import DaemonError, text_of
+from ..control.statusfile import StatusFile
+from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
+from ..errors import DaemonError
 from ..loop import Terminated
+from ..report.facts import fitting
 from ..system.processes import signal
 
 TYPE_CHECKING = False
@@ -26,7 +27,8 @@ class Serving:
 
     # Class-level, so that a subclass need not call our __init__ first.
     _context: DaemonContext | None = None
-    _waiting: Waiting | None = None
+    #: Called while a verb waits: what for, and for how many seconds by now.
+    on_wait: Waiting | None = None
     _launching = False
     _looping = False
     _reload_due = False
@@ -120,7 +122,7 @@ class Serving:
                 self._end(context, error)
 
     def _give_up(self, error: BaseException) -> NoReturn:
-        self._opened()._ended(error)
+        self._opened().ended(error)
         self.delpid()
         raise error
 
@@ -133,7 +135,7 @@ class Serving:
         try:
             self.cleanup()
         finally:
-            context._ended(error)
+            context.ended(error)
             self._looping = False  # nobody is left to look at what SIGTERM would only note
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
@@ -166,7 +168,7 @@ class Serving:
         try:
             self._beside_run(self.on_reload)
         except Exception as error:
-            failure = _told(error)
+            failure = fitting(error)
         self._tell_reloads(1, reloading=False, reload_error=failure)
         self._end_if_asked()
 
@@ -196,7 +198,7 @@ class Serving:
     def delpid(self) -> None:
         """Leave the pid file and the status file, at the end of the daemon."""
         context = self._context
-        if context is None or context._walk is None or context._walk.owner != os.getpid():
+        if context is None or not context.is_here:
             return  # not open, or a child that the daemon forked
         if self._said is not None:
             self._said.end()
@@ -205,7 +207,7 @@ class Serving:
     def _is_daemon(self) -> bool:
         """Whether this process is the daemon, and not one that it was forked from or has forked."""
         context = self._context
-        return context is not None and context.is_open and not context._is_copy()
+        return context is not None and context.is_open and context.is_here
 
     def _opened(self) -> DaemonContext:
         if self._context is None:
@@ -214,14 +216,6 @@ class Serving:
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         raise NotImplementedError
-
-
-def _told(error: Exception) -> dict[str, str]:
-    try:
-        from ..report.failures import told
-    except OSError:  # no descriptor is left to read it
-        return {"message": f"{type(error).__name__}: {text_of(error)}"[:TEXT_LARGEST]}
-    return told(error)
 
 
 def is_main_thread() -> bool:

@@ -30,7 +30,7 @@ def main(daemon: Daemon, argv: list[str] | None) -> int:
     """Run one verb. Returns the exit status; never in the daemon."""
     options = _parser(daemon).parse_args(argv)
     name = type(daemon).__name__
-    daemon._waiting = _waiting(name) if sys.stderr.isatty() else None
+    daemon.on_wait = _waiting(name) if sys.stderr.isatty() else None
     try:
         return _VERBS[options.verb](daemon, options)
     except DaemonError as error:

@@ -12,7 +12,7 @@ import os
 import sys
 
 from ..errors import DaemonError, refuse
-from ..system.processes import lifted, open_pipe
+from ..system.descriptors import lifted, open_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import Any
 
-    from ..context import DaemonContext
-    from ..options import Options, Target
-    from . import Args, Handle, Kwargs
+    from ..options import Given
+    from ..options.frozen import Options, Target
+    from . import Handle
 
 PASSED = (
     "umask",
@@ -41,7 +41,7 @@ PASSED = (
 REMEDY = "give functions of modules that can be imported, and values that can be pickled"
 
 
-def spawn(context: DaemonContext, target: str, args: Args, kwargs: Kwargs) -> Handle:
+def spawn(context: Given, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle:
     """Start the target in a new interpreter, which becomes the daemon. In the launcher.
 
     :raises DaemonError: as from `DaemonContext.open`; the options or arguments can't be handed over
@@ -50,7 +50,7 @@ def spawn(context: DaemonContext, target: str, args: Args, kwargs: Kwargs) -> Ha
     from ..system.descriptors import is_open
 
     _require_importable(target)
-    options = freeze(context, spawning=True)
+    options = freeze(context, goes_on=True, always=True)
     streams = {stream.fd for stream in options.streams}
     kept = {fd for fd in options.files_preserve | streams if fd >= 0 and is_open(fd)}
     order = _order(context, options, kept, target, args, kwargs)
@@ -68,12 +68,12 @@ def _require_importable(target: str) -> None:
 
 
 def _order(
-    context: DaemonContext,
+    context: Given,
     options: Options,
     kept: set[int],
     target: str,
-    args: Args,
-    kwargs: Kwargs,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> bytes:
     """What the other interpreter needs to do the same."""
     import pickle
@@ -189,7 +189,7 @@ def _answered(answer: bytes, returncode: int) -> Handle:
             "wrote to stderr"
         ) from None
     if failure is not None:
-        raise decode(failure.encode(), None)
+        raise decode(None, failure.encode(), None)
     return Handle(pid, str(fields.get("status", "")))
 
 
@@ -204,17 +204,15 @@ def obey(order: int, answer: int) -> None:
         handle = _obeyed(order)
         said.update(pid=handle.pid, status=handle.status)
     except Exception as error:
-        from ..report.failures import encode
+        from ..report.facts import encoded
 
-        said["failure"] = encode(error).decode()
+        said["failure"] = encoded(error, 0, "daemon").decode()
     with open(answer, "wb") as file:
         file.write(json.dumps(said).encode() + b"\n")
 
 
 def _obeyed(order: int) -> Handle:
     import pickle
-
-    from ..context import DaemonContext
 
     try:
         with open(order, "rb") as file:
@@ -226,8 +224,9 @@ def _obeyed(order: int) -> Handle:
         raise DaemonError(
             f"a fresh interpreter can't read the options and arguments: {error}; {REMEDY}"
         ) from error
-    context = kind.__new__(kind)
-    DaemonContext.__init__(context, **values)  # a subclass may have arguments of its own
+    context = kind.__new__(kind)  # a subclass may have arguments of its own
+    for name, value in values.items():
+        setattr(context, name, value)
     handle: Handle = context.spawn(_found(target), *args, **kwargs)
     return handle
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..sequence import described
+from .remarks import remarks
 from .tables import table
 
 TYPE_CHECKING = False
@@ -9,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-    from ..context import DaemonContext
-    from ..options import Options
+    from ..options.frozen import Options
     from ..sequence.step import Steps
 
 
@@ -65,14 +66,8 @@ class Explanation:
         return "\n".join([*table(cells), "", f"who started it: {self.supervisor}", *remarks])
 
 
-def explain(context: DaemonContext) -> Explanation:
+def explain(options: Options, steps: Steps) -> Explanation:
     """What each step would do; see `DaemonContext.explain`."""
-    from ..options.freezing import freeze
-    from ..sequence import described
-    from .remarks import remarks
-
-    steps = context._sequence()
-    options = freeze(context)
     rows = []
     for number, step in enumerate(steps, 1):
         needed = step.needed(options)

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..options import Options
+    from ..options.frozen import Options
 
 ESCAPED = re.compile(r"\\([0-7]{3})")
 OVERLAID = {"overlay", "aufs", "squashfs"}

@@ -1,4 +1,8 @@
-"""What a start is asked for: read, checked, resolved by `freezing`, and frozen here."""
+"""What a start is asked for: given here, then read, checked, resolved and frozen by `freezing`.
+
+What belongs here: the options, their defaults, and whom they mean (`owner`). What does not: what is
+done with them.
+"""
 
 from __future__ import annotations
 
@@ -6,95 +10,151 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    import signal
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
-    from ..pidfile import PidFile
+    from ..manager import Supervisor
+    from .frozen import Options as Options
+    from .frozen import Target as Target
+else:
+    import _signal as signal  # see `daemon_context.system.processes`
 
 
-class Options:
-    """The frozen options: PEP 3143's names, each with its resolved value.
+def default_signal_map() -> dict[int, str | None]:
+    """PEP 3143's default: SIGTSTP, SIGTTIN, SIGTTOU ignored, SIGTERM → ``"terminate"``.
 
-    Beside them: ``user``, ``home`` (of the new uid, or None), ``groups`` (the supplementary groups
-    to set, or None to keep them), ``owner_changes``, ``supervisor`` (who started us, and the
-    reason for `detach_process`), and ``preserved`` (all descriptors that stay open).
+    A new dictionary each time, to be extended.
     """
-
-    chroot_directory: str | None
-    working_directory: str
-    umask: int
-    uid: int
-    gid: int
-    initgroups: bool
-    prevent_core: bool
-    detach_process: bool
-    files_preserve: frozenset[int]
-    pidfile: Any
-    stdin: Target
-    stdout: Target
-    stderr: Target
-    signal_map: dict[int, Any]
-    readiness: str
-    start_timeout: float | None
-    threads: str
-    preserve_logging: bool
-    record_trace: bool
-    spawning: bool
-    supervisor: Supervisor
-    user: str | None
-    home: str | None
-    groups: tuple[int, ...] | None
-    owner_changes: bool
-
-    def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"the options are frozen since open() began; {name} can't be set")
-
-    @property
-    def pidfile_lock(self) -> PidFile | None:
-        """The pid file, if it is one of ours; other context managers are entered in the daemon."""
-        return self.pidfile if getattr(self.pidfile, "in_parts", False) else None
-
-    @property
-    def streams(self) -> tuple[Target, Target, Target]:
-        """Where descriptors 0, 1 and 2 go."""
-        return self.stdin, self.stdout, self.stderr
+    names = {"SIGTSTP": None, "SIGTTIN": None, "SIGTTOU": None, "SIGTERM": "terminate"}
+    return {
+        getattr(signal, name): target for name, target in names.items() if hasattr(signal, name)
+    }
 
 
-class Target:
-    """Where a standard stream goes.
+class Given:
+    """The options of PEP 3143, and ours, as attributes that can be read and assigned.
 
-    ``kind`` is ``null`` (``/dev/null``), ``keep`` (as the supervisor gave it), ``path``,
-    ``descriptor`` (of a given file), or ``object`` (a file without a descriptor: only the name
-    in `sys` is bound to it).
+    :param chroot_directory: path of the daemon's root directory, or None
+    :param working_directory: path; with a chroot relative to the new root
+    :param umask: file creation mask, 0 to 0o777
+    :param uid: user number or name; None: the real user of the process
+    :param gid: group number or name; None: the primary group of a changed `uid`, else the real one
+    :param initgroups: whether the new user's supplementary groups are set; otherwise none but `gid`
+    :param prevent_core: whether core dumps are prevented
+    :param detach_process: True, False, or None: decided by who started us (see `supervisor`)
+    :param files_preserve: descriptors and file objects that stay open, from any iterable
+    :param pidfile: path, `PidFile`, or any context manager, which is entered in the daemon
+    :param stdin: file object, descriptor or path; None is ``/dev/null``
+    :param stdout: the same; a path is appended to
+    :param stderr: the same
+    :param signal_map: signal number → None (ignore), name of a method of the context, or handler;
+        replaces `default_signal_map`
+    :param readiness: ``"open"``: the daemon is ready when `open` returns in it; ``"explicit"``:
+        when the body calls `ready`
+    :param start_timeout: seconds after which a start that is not ready is cancelled, or None
+    :param threads: ``"warn"``, ``"refuse"`` or ``"ignore"`` threads that the daemon will not have
+    :param preserve_logging: whether log handlers on regular files and sockets stay open
+    :param steps: the sequence; None is `DEFAULT_STEPS`
+    :param record_trace: whether `trace` tells what each step changed; or a function that gets each
+        record at once, in the process in which it is made
     """
-
-    __slots__ = ("fd", "file", "kind", "option", "path")
 
     def __init__(
-        self, option: str, kind: str, path: str = os.devnull, fd: int = -1, file: Any = None
+        self,
+        chroot_directory: Any = None,
+        working_directory: Any = "/",
+        umask: int = 0,
+        uid: int | str | None = None,
+        gid: int | str | None = None,
+        initgroups: bool = False,
+        prevent_core: bool = True,
+        detach_process: bool | None = None,
+        files_preserve: Iterable[Any] | None = None,
+        pidfile: Any = None,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        signal_map: Mapping[int, Any] | None = None,
+        *,
+        readiness: str = "open",
+        start_timeout: float | None = None,
+        threads: str = "warn",
+        preserve_logging: bool = True,
+        steps: Iterable[Any] | None = None,
+        record_trace: bool | Callable[[Any], None] = False,
     ) -> None:
-        self.option, self.kind, self.path, self.fd, self.file = option, kind, path, fd, file
+        self.chroot_directory = chroot_directory
+        self.working_directory = working_directory
+        self.umask = umask
+        self.uid = uid
+        self.gid = gid
+        self.initgroups = initgroups
+        self.prevent_core = prevent_core
+        self.detach_process = detach_process
+        self.files_preserve = files_preserve
+        self.pidfile = pidfile
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.signal_map: Any = default_signal_map() if signal_map is None else signal_map
+        self.readiness = readiness
+        self.start_timeout = start_timeout
+        self.threads = threads
+        self.preserve_logging = preserve_logging
+        self.record_trace = record_trace
+        self.steps = steps
 
-    def __str__(self) -> str:
-        if self.kind == "keep":
-            return f"{self.option} as it is"
-        if self.kind == "descriptor":
-            return f"{self.option} to descriptor {self.fd}"
-        return f"{self.option} to {self.path if self.kind != 'object' else self.file!r}"
+    # Class-level defaults, so that a subclass need not call our __init__ before it sets options.
+    _steps: Any = None
+    _uid: Any = None
+    _gid: Any = None
+    _detach_process: Any = None
+
+    @property
+    def uid(self) -> Any:
+        """The user to become; as given, or the real one."""
+        return os.getuid() if self._uid is None else self._uid
+
+    @uid.setter
+    def uid(self, value: Any) -> None:
+        self._uid = value
+
+    @property
+    def gid(self) -> Any:
+        """The group to become; as given, or the one that the default resolves to."""
+        if self._gid is not None:
+            return self._gid
+        if self._uid is None:
+            return os.getgid()
+        from .owner import default_gid
+
+        return default_gid(self._uid)
+
+    @gid.setter
+    def gid(self, value: Any) -> None:
+        self._gid = value
+
+    @property
+    def detach_process(self) -> Any:
+        """Whether to detach; as given, or decided by who started us."""
+        return self.supervisor.detach if self._detach_process is None else self._detach_process
+
+    @detach_process.setter
+    def detach_process(self, value: Any) -> None:
+        self._detach_process = value
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """Who started us, whether to detach, and the reason in words."""
+        from ..manager.supervisor import detect
+
+        return detect()
 
 
-class Supervisor:
-    """Who started us: ``name``, whether to ``detach``, and the ``reason`` in words."""
+def __getattr__(name: str) -> Any:
+    if name not in ("Options", "Target"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import frozen
 
-    __slots__ = ("detach", "name", "reason")
-
-    def __init__(self, name: str, detach: bool, reason: str) -> None:
-        self.name, self.detach, self.reason = name, detach, reason
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
-
-    def __repr__(self) -> str:
-        return f"Supervisor({self.name!r}, detach={self.detach}, {self.reason!r})"
+    return getattr(frozen, name)

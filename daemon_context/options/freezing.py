@@ -12,61 +12,68 @@ import sys
 from io import IOBase
 
 from ..errors import OptionError, refuse
+from ..manager import Supervisor
 from ..system.processes import SIGNALS, signal, signal_name
-from . import Options, Supervisor, Target
+from . import Given, default_signal_map
+from .frozen import Options, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..context import DaemonContext
 
 STREAMS = ("stdin", "stdout", "stderr")
 LARGEST_FD = 0x7FFFFFFF  # a C int
 
 
-def freeze(context: DaemonContext, *, spawning: bool = False) -> Options:
-    """Read every attribute of the context once.
+def freeze(
+    given: Given, *, forks: bool = True, goes_on: bool = False, always: bool = False
+) -> Options:
+    """Check and resolve every option.
 
-    :param spawning: for `spawn`, which always detaches
+    :param forks: whether the sequence has the step `detach`
+    :param goes_on: whether the launching process does
+    :param always: for `spawn`, which always detaches
 
     :raises OptionError: names the option, the value and what is expected
     """
-    if not spawning:
+    if not goes_on:
         _require_place()
-    supervisor = _detachment(context, spawning=spawning)
-    chroot = _path("chroot_directory", context.chroot_directory, optional=True)
-    keep = context._detach_process is None and not supervisor.detach
-    streams = {option: _target(option, getattr(context, option), keep=keep) for option in STREAMS}
+    supervisor = _detachment(given._detach_process, forks=forks, always=always)
+    if goes_on and not supervisor.detach:
+        _require_place()
+    chroot = _path("chroot_directory", given.chroot_directory, optional=True)
+    keep = given._detach_process is None and not supervisor.detach
+    streams = {option: _target(option, getattr(given, option), keep=keep) for option in STREAMS}
     return Options(
         chroot_directory=chroot,
-        working_directory=_working_directory(context.working_directory, chroot),
-        umask=_umask(context.umask),
-        prevent_core=_flag("prevent_core", context.prevent_core),
-        record_trace=_flag("record_trace", context.record_trace),
-        detach_process=supervisor.detach and "detach" in context._sequence(),
-        spawning=spawning,
+        working_directory=_working_directory(given.working_directory, chroot),
+        umask=_umask(given.umask),
+        prevent_core=_flag("prevent_core", given.prevent_core),
+        record_trace=_recorded(given.record_trace),
+        detach_process=supervisor.detach and forks,
+        goes_on=goes_on,
         supervisor=supervisor,
-        files_preserve=_preserved(context),
-        pidfile=_pidfile(context.pidfile),
-        signal_map=_signal_map(context),
-        readiness=_choice("readiness", context.readiness, ("open", "explicit")),
-        start_timeout=_seconds("start_timeout", context.start_timeout),
-        threads=_choice("threads", context.threads, ("warn", "refuse", "ignore")),
-        preserve_logging=_flag("preserve_logging", context.preserve_logging),
+        files_preserve=_preserved(given.files_preserve),
+        pidfile=_pidfile(given.pidfile),
+        signal_map=_signal_map(given),
+        readiness=_choice("readiness", given.readiness, ("open", "explicit")),
+        start_timeout=_seconds("start_timeout", given.start_timeout),
+        threads=_choice("threads", given.threads, ("warn", "refuse", "ignore")),
+        preserve_logging=_flag("preserve_logging", given.preserve_logging),
         **streams,
-        **_owner(context),
+        **_owner(given),
     )
 
 
-def _owner(context: DaemonContext) -> dict[str, Any]:
+def _owner(given: Given) -> dict[str, Any]:
     """Whom to become. Most daemons stay who they are, and need no look into the databases."""
-    initgroups = _flag("initgroups", context.initgroups)
+    initgroups = _flag("initgroups", given.initgroups)
     uid, gid = os.getuid(), os.getgid()
-    if initgroups or _is_elevated() or context._uid is not None or context._gid is not None:
+    if initgroups or _is_elevated() or given._uid is not None or given._gid is not None:
         from .owner import resolve_owner
 
-        return resolve_owner(context)
+        return resolve_owner(given)
     return {
         "uid": uid,
         "gid": gid,
@@ -107,6 +114,10 @@ def _flag(option: str, value: object) -> bool:
     raise refuse(option, value, "True or False")
 
 
+def _recorded(value: object) -> bool:
+    return callable(value) or _flag("record_trace", value)
+
+
 def _choice(option: str, value: object, choices: tuple[str, ...]) -> str:
     if isinstance(value, str) and value in choices:
         return value
@@ -131,6 +142,19 @@ def _path(option: str, value: object, *, optional: bool = False) -> str | None:
     if value is None and optional:
         return None
     return absolute_path(option, value)
+
+
+def lasting(value: Any) -> Any:
+    """What an iterator gives, it gives once: keep it, for after `explain` or a failed start.
+
+    :raises OptionError: it can't be read
+    """
+    if not hasattr(value, "__next__") or hasattr(value, "fileno"):
+        return value
+    try:
+        return tuple(value)
+    except Exception as error:  # whatever the items' owner raises
+        raise refuse("an iterator", value, "one that can be read") from error
 
 
 def absolute_path(option: str, value: object) -> str:
@@ -171,15 +195,14 @@ def _working_directory(value: object, chroot: str | None) -> str:
     return _absolute("working_directory", path)
 
 
-def _detachment(context: DaemonContext, *, spawning: bool) -> Supervisor:
-    given = context._detach_process
-    if given is None and not spawning:
+def _detachment(given: object, *, forks: bool, always: bool) -> Supervisor:
+    if given is None and not always:
         from ..manager.supervisor import detect
 
         return detect()
     detach = _flag("detach_process", given) if given is not None else True
-    if spawning:
-        if "detach" not in context._sequence():
+    if always:
+        if not forks:
             raise OptionError(
                 "spawn() always detaches, and the sequence has no 'detach': leave that step in"
             )
@@ -220,8 +243,7 @@ def descriptor_of(option: str, item: Any) -> int | None:
     return number
 
 
-def _preserved(context: DaemonContext) -> frozenset[int]:
-    items: Any = context.files_preserve
+def _preserved(items: Any) -> frozenset[int]:
     if hasattr(items, "fileno"):  # a file is an iterable as well: of its lines
         raise refuse("files_preserve", items, "an iterable, such as a list with that file in it")
     try:
@@ -230,9 +252,6 @@ def _preserved(context: DaemonContext) -> frozenset[int]:
         raise refuse(
             "files_preserve", items, "None or an iterable of files and descriptors"
         ) from error
-    if hasattr(items, "__next__"):
-        # An iterator gives its items once only: keep them, for after `explain` or a failed start.
-        context.files_preserve = members
     if {*map(type, members)} == {int} and 0 <= min(members) <= max(members) <= LARGEST_FD:
         return frozenset(members)  # thousands of them pass quickly
     found = (descriptor_of("files_preserve", item) for item in members if item is not None)
@@ -258,17 +277,13 @@ def _target(option: str, value: Any, *, keep: bool) -> Target:
     return Target(option, "descriptor", fd=fd)
 
 
-def _signal_map(context: DaemonContext) -> dict[int, Any]:
-    given = context.signal_map
-    if given is None:
-        from ..context import default_signal_map
-
-        given = default_signal_map()
+def _signal_map(given: Given) -> dict[int, Any]:
+    asked = default_signal_map() if given.signal_map is None else given.signal_map
     try:
-        items = dict(given).items()
+        items = dict(asked).items()
     except Exception as error:  # whatever a mapping of the program's own raises
-        raise refuse("signal_map", given, "a mapping of signal numbers to targets") from error
-    return {_signal(number, target): _handler(context, number, target) for number, target in items}
+        raise refuse("signal_map", asked, "a mapping of signal numbers to targets") from error
+    return {_signal(number, target): _handler(given, number, target) for number, target in items}
 
 
 def _signal(number: Any, target: Any) -> int:
@@ -285,13 +300,13 @@ def _signal(number: Any, target: Any) -> int:
     return int(number)
 
 
-def _handler(context: DaemonContext, number: int, target: Any) -> Any:
+def _handler(given: Given, number: int, target: Any) -> Any:
     """PEP 3143: None ignores, a string names an attribute of the context, else the handler."""
     key = signal_name(number)
     if target is None:
         return signal.SIG_IGN
     if isinstance(target, str):
-        handler = getattr(context, target, None)
+        handler = getattr(given, target, None)
         if not callable(handler):
             raise refuse(
                 "signal_map", {key: target}, "the name of a method of the context, as 'terminate'"

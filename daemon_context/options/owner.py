@@ -9,21 +9,26 @@ import errno
 import os
 
 from ..errors import DaemonOSEnvironmentError, OptionError, refuse
-from ..system.processes import CAP_SETGID, CAP_SETUID, has_capability, permitted_capabilities
+from ..system.credentials import (
+    CAP_SETGID,
+    CAP_SETUID,
+    has_capability,
+    permitted_capabilities,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..context import DaemonContext
-    from . import Options
+    from . import Given
+    from .frozen import Options
 
 
-def resolve_owner(context: DaemonContext) -> dict[str, Any]:
+def resolve_owner(given: Given) -> dict[str, Any]:
     """Resolve users and groups while their databases are in reach."""
-    initgroups = bool(context.initgroups)
-    uid, entry = _uid(context._uid)
-    gid = _gid(context._gid, uid, entry, given=context._uid is not None)
+    initgroups = bool(given.initgroups)
+    uid, entry = _uid(given._uid)
+    gid = _gid(given._gid, uid, entry, given=given._uid is not None)
     real, effective = (os.getuid(), os.getgid()), (os.geteuid(), os.getegid())
     saved = _saved_ids()
     changes = not real == effective == saved == (uid, gid)

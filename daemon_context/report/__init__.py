@@ -21,18 +21,10 @@ import os
 import sys
 
 from ..errors import StartError
-from ..sequence import explained
-from ..system.processes import (
-    CAP_KILL,
-    SIGNALS,
-    Child,
-    ending,
-    has_capability,
-    is_still,
-    open_pipe,
-    poll,
-    signal,
-)
+from ..sequence.keeping import preserved
+from ..system.descriptors import is_still, open_numbers, open_pipe
+from ..system.processes import SIGNALS, Child, poll, signal
+from .facts import as_json, encoded, exit_status
 from .frames import ERROR, HELLO, READY, Frames, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
 
@@ -41,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from ..sequence import Walk
+    from ..sequence.walk import Walk
 
 WORDS_LARGEST = 1000
 
@@ -96,24 +88,24 @@ class Report:
         self.walk.report = None
         return True
 
-    def fail(self, walk: Walk, error: BaseException, status: int = 1) -> NoReturn:
-        """Undo what the daemon did, tell the launcher, and end without unwinding."""
+    def fail(self, error: BaseException | None, number: int) -> NoReturn:
+        """Undo what the daemon did, tell the launcher, and end without unwinding.
+
+        :param error: None: the body has ended without one
+        :param number: of the step that failed; 0: the body
+        """
+        walk, status = self.walk, exit_status(error)
         try:
-            self.make_room()
-            for note in walk.roll_back():
-                error.add_note(note)
+            notes = walk.roll_back()
+            if error is not None:
+                error.__notes__ = [*getattr(error, "__notes__", ()), *notes]
             if self._is_ours(self.report_w):
-                send(self.report_w, ERROR, _encoded(error, self.walk.process))
+                send(self.report_w, ERROR, encoded(error, number, walk.process))
             flush_standard_streams()
             if walk.owner and walk.options.readiness == "explicit":
                 _write_out_body(walk)
         finally:
             os._exit(status)
-
-    def make_room(self) -> None:
-        """Where no descriptor is left, what tells of the error could not be imported."""
-        if self._is_ours(self.progress_w):
-            self.walk.close(self.progress_w)
 
     def _is_ours(self, fd: int) -> bool:
         return is_still(fd, self.found[fd])
@@ -134,14 +126,14 @@ class Report:
             status = self._lead(Child(pid))
         except BaseException as error:
             # The launcher ends the daemon, which must not outlive the one that watches it.
-            self.lead_failed(explained(self.walk, error))
+            self.lead_failed(error)
         finally:
             os._exit(status)
 
     def lead_failed(self, error: BaseException) -> NoReturn:
         """The session leader itself failed, with a daemon or without."""
         try:
-            send(self.outcome_w, ERROR, _encoded(error, self.walk.process))
+            send(self.outcome_w, ERROR, encoded(error, self.walk.number, self.walk.process))
         finally:
             os._exit(1)
 
@@ -172,20 +164,8 @@ class Report:
         frames.drain(self.report_r)
         if frames.complete:
             return self._relay(child, frames)
-        return self._tell(ERROR, _encoded(self._obituary(child), self.walk.process))
-
-    def _obituary(self, child: Child) -> StartError:
-        words = "ended, nobody knows how,"
-        facts: dict[str, int] = {}
-        if child.status is not None:
-            words, facts = ending(child.status)
-        number = self._step_in_work()
-        place, step = "", None
-        if number:
-            step = self.walk.steps[number - 1].name
-            place = f" (step {number} of {len(self.walk.steps)}, {step})"
-        text = f"the daemon (pid {child.pid}) {words} before it was ready{place}"
-        return StartError(text, pid=child.pid, step=step, **facts)
+        died = {"died": child.status, "pid": child.pid, "step": self._step_in_work()}
+        return self._tell(ERROR, as_json(died).encode())
 
     def _step_in_work(self) -> int:
         """The number of the step that killed the daemon; 0: the body, or not known."""
@@ -224,7 +204,7 @@ class Report:
         """Call what signals the daemon: without CAP_KILL only its own user may, beside that of
         before, so be both.
         """
-        borrows = self.walk.options.owner_changes and not has_capability(CAP_KILL)
+        borrows = self.walk.options.owner_changes and not _may_kill()
         user = os.geteuid()
         if borrows:
             os.setresuid(-1, self.walk.options.uid, -1)
@@ -263,6 +243,12 @@ class Report:
             launcher.close()
 
 
+def _may_kill() -> bool:
+    from ..system.credentials import CAP_KILL, has_capability  # loaded with a uid or a gid
+
+    return has_capability(CAP_KILL)
+
+
 def _forget_handlers() -> None:
     """The program's Python handlers are not meant for the session leader."""
     for number in SIGNALS:
@@ -284,27 +270,6 @@ def flush_standard_streams() -> None:
 
 def _write_out_body(walk: Walk) -> None:
     """What the body has in files of its own. Of preserved ones the launcher has the buffers too."""
-    from ..system.descriptors import open_numbers, preserved
-    from ..system.owners import write_out
+    from ..system.owners import write_out  # loaded with readiness="explicit"
 
     write_out(open_numbers() - preserved(walk))
-
-
-def prepare(walk: Walk) -> None:
-    """Import now what a failure would need later, out of reach: in a chroot, or as a user who
-    can't read it. (What a chroot holds must never be imported as root.)
-    """
-    from . import failures  # noqa: F401
-
-    if walk.options.readiness == "explicit":
-        from ..system import owners  # noqa: F401
-    if walk.options.pidfile_lock is not None:
-        from ..pidfile.refusals import join_lockfile
-
-        join_lockfile()
-
-
-def _encoded(error: BaseException, process: str) -> bytes:
-    from .failures import encode
-
-    return encode(error, process)

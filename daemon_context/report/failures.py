@@ -1,116 +1,192 @@
-"""Errors on their way from the daemon to the launcher: as JSON, and back from it.
+"""What another process tells of an error, in words: an exception with a traceback.
 
-Imported only when a start fails, or before it where a failure could not import it any more.
-JSON and never a pickle: an unprivileged daemon must not be able to run code in a root launcher.
+In the launcher, and in the verbs that ask a daemon: they have the files of the program, and may
+import what this needs. What they are told may come from a hostile daemon.
 """
 
 from __future__ import annotations
 
-# `traceback` imports the first and `linecache` the last only when they need them, and in a new root
-# it would be the root's own, or none.
-import ast  # noqa: F401
 import json
-import os
-import tokenize  # noqa: F401
-import traceback
+import linecache
+import sys
+from traceback import FrameSummary, StackSummary
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, by_name, text_of
+from ..sequence import in_words
+from ..sequence.walk import Walk, words
+from ..system.endings import ending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Characters. All together, at the twelve bytes that JSON needs for the widest ones, stay below
-# `frames.LARGEST`.
-TEXT_LARGEST = 1 << 14
-TRACEBACK_LARGEST = 1 << 15
-SHORT_LARGEST = 1 << 11
-MOST_NOTES = 8
+CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
+DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
-def encode(error: BaseException, process: str = "daemon") -> bytes:
-    """An error as JSON: class, text, facts, notes and traceback.
+class Told(Exception):
+    """Stands for an error of another process, whose class is not looked up here."""
 
-    :param process: which of ours this is; by its ids, a daemon that made a session would be another
+
+def decode(walk: Walk | None, payload: bytes, pid: int | None) -> DaemonError:
+    """The error that a report describes; of a report that can't be read, what is known.
+
+    :param walk: whose steps it may name; None: of a program of one's own, which has named them
     """
-    facts = error.facts() if isinstance(error, DaemonError) else {}
-    notes = getattr(error, "__notes__", ())[:MOST_NOTES]
-    fields = {
-        "class": _known(type(error)),
-        "message": _capped(text_of(error), TEXT_LARGEST),
-        "facts": {
-            key: _capped(value, SHORT_LARGEST) if isinstance(value, str) else value
-            for key, value in facts.items()
-            if isinstance(value, (int, str))
-        },
-        "notes": [_capped(str(note), SHORT_LARGEST) for note in notes],
-        "traceback": _capped(_traceback(error), TRACEBACK_LARGEST),
-        "pid": os.getpid(),
-        "process": process,
-    }
-    return json.dumps(fields).encode()
-
-
-def _known(kind: type) -> str:
-    """The class of ours that it is, or is made from: the launcher would not look up another."""
-    return next((k.__name__ for k in kind.__mro__ if by_name(k.__name__) is k), "")
-
-
-def _traceback(error: BaseException) -> str:
-    """Of an error of ours the cause has the frames that matter; its notes travel by themselves."""
-    cause = error.__cause__ or error
-    try:
-        if cause is error:
-            return "".join(traceback.format_tb(error.__traceback__))
-        return "".join(traceback.format_exception(cause))
-    except Exception:  # without its traceback an error is still worth to be known
-        return ""
-
-
-def full_traceback(error: BaseException) -> str:
-    """As Python prints it."""
-    return "".join(traceback.format_exception(error))
-
-
-def told(error: BaseException) -> dict[str, str]:
-    """An error's words and traceback, for the status file."""
-    return {
-        "message": _capped(f"{type(error).__name__}: {text_of(error)}", TEXT_LARGEST),
-        "traceback": _capped(full_traceback(error), TRACEBACK_LARGEST),
-    }
-
-
-def _capped(text: str, largest: int) -> str:
-    if len(text) <= largest:
-        return text
-    half = largest // 2 - 32  # room for the words between
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-
-
-def decode(payload: bytes, pid: int | None) -> DaemonError:
-    """The error that a report describes; of a report that can't be read, what is known."""
     try:
         fields = json.loads(payload.decode("utf-8", "replace"))
-        return _rebuilt(fields)
+        if "died" in fields:
+            return _obituary(walk, fields)
+        return _failure(walk, fields)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return StartError(
             "the daemon failed before it was ready, and its report can't be read", pid=pid
         )
 
 
-def _rebuilt(fields: dict[str, Any]) -> DaemonError:
+def _failure(walk: Walk | None, fields: dict[str, Any]) -> DaemonError:
+    facts, number = fields["error"], int(fields["step"])
+    error = _rebuilt(facts) if facts else None
+    if walk is None:
+        failure: BaseException | None = error
+    else:
+        failure = in_words(walk, number, error) if number and error else _unready(error)
+    if not isinstance(failure, DaemonError):
+        failure = StartError(words(failure or StartError()))
+    if failure.pid is None:
+        failure.pid = int(fields["pid"])
+    if facts:
+        _annotate(failure, failure is error, facts, fields)
+    return failure
+
+
+def _annotate(
+    failure: DaemonError, itself: bool, facts: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    """The remote traceback, and the error's notes. Of an error of ours the cause has the frames
+    that matter; its notes travel by themselves.
+    """
+    cause = facts.get("cause")
+    if not itself:
+        trace = formatted(facts)
+    else:
+        trace = formatted(cause) if cause else "".join(_stack(facts))
+    if trace and type(failure) is not StartError:
+        process = "session leader" if fields["process"] == "session leader" else "daemon"
+        failure.add_note(f"In the {process} (pid {int(fields['pid'])}):\n{trace.rstrip()}")
+    for note in facts["notes"]:
+        failure.add_note(_shown(note))
+
+
+def _rebuilt(facts: dict[str, Any]) -> BaseException:
     """The class comes from an allow-list: a report must not choose what is run here."""
-    kind = by_name(str(fields["class"])) or StartError
-    facts = {key: value for key, value in fields["facts"].items() if _is_fact(key, value)}
-    facts.setdefault("pid", int(fields["pid"]))
-    error = kind(_shown(fields["message"]), **facts)
-    process = "session leader" if fields["process"] == "session leader" else "daemon"
-    trace = _shown(fields["traceback"]).rstrip()
-    if trace and kind is not StartError:
-        error.add_note(f"In the {process} (pid {int(fields['pid'])}):\n{trace}")
-    for note in fields["notes"]:
-        error.add_note(_shown(note))
-    return error
+    text = _shown(facts["text"])
+    ours = by_name(str(facts["ours"])) if facts["ours"] else None
+    if ours is not None:
+        return ours(text, **{key: v for key, v in facts["facts"].items() if _is_fact(key, v)})
+    if "exit" in facts and facts["plain"]:
+        return SystemExit(_exit_code(facts["exit"]))
+    return _stand_in(facts, text)
+
+
+class _Shown(str):
+    """A value by what stands for it."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _exit_code(told: Any) -> Any:
+    return _Shown(_shown(told[0])) if isinstance(told, list) else told
+
+
+def _stand_in(facts: dict[str, Any], text: str) -> BaseException:
+    """Of a class of that name, made here."""
+    base = OSError if "os" in facts else SystemExit if "exit" in facts else Told
+    kind: type[BaseException] = type(_shown(facts["class"]).rpartition(".")[2], (base,), {})
+    number, strerror, first, second = facts.get("os") or [None] * 4
+    if not isinstance(number, int):
+        return kind(text)
+    return kind(number, _shown(strerror), first, None, second)
+
+
+def _is_fact(key: object, value: object) -> bool:
+    if key in ("step", "path"):
+        return isinstance(value, str)
+    return key in ("pid", "errno", "exit_status", "signal_number") and isinstance(value, int)
+
+
+def _obituary(walk: Walk | None, fields: dict[str, Any]) -> StartError:
+    """Of a daemon that died without a word: how, and in which step."""
+    pid, number, status = int(fields["pid"]), int(fields["step"]), fields["died"]
+    how, facts = ("ended, nobody knows how,", {}) if status is None else ending(int(status))
+    place, step = "", None
+    if walk is not None and 1 <= number <= len(walk.steps):
+        step = walk.steps[number - 1].name
+        place = f" (step {number} of {len(walk.steps)}, {step})"
+    text = f"the daemon (pid {pid}) {how} before it was ready{place}"
+    return StartError(text, pid=pid, step=step, **facts)
+
+
+def _unready(error: BaseException | None) -> DaemonError:
+    """Of a body that ended before it was ready."""
+    if error is None:
+        return StartError("the daemon's body ended without saying ready(), so it never was")
+    if isinstance(error, SystemExit):
+        plain = type(error) is SystemExit
+        how = f"called sys.exit({error.code!r})" if plain else f"ended: {text_of(error)}"
+        status = error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
+        return StartError(f"the daemon's body {how} before it was ready", exit_status=status)
+    text = f"the daemon's body raised {type(error).__name__} before it was ready: {text_of(error)}"
+    if isinstance(error, OSError):
+        return DaemonOSEnvironmentError(text, errno=error.errno)
+    return DaemonError(text)
+
+
+def in_short(said: Any) -> tuple[str, str]:
+    """Of facts in a status file: class and text, and all with the traceback."""
+    try:
+        return _line(said), formatted(said).rstrip()
+    except (TypeError, KeyError, AttributeError, ValueError, RecursionError):
+        return "an error", ""
+
+
+def _line(facts: dict[str, Any]) -> str:
+    text = _shown(facts["text"])
+    return f"{_shown(facts['class'])}{': ' if text else ''}{text}"
+
+
+def formatted(facts: dict[str, Any]) -> str:
+    """The error with its traceback, and those of its causes, as Python prints them."""
+    lines: list[str] = []
+    for key, words_between in (("cause", CAUSED), ("context", DURING)):
+        if key in facts:
+            lines += [formatted(facts[key]), words_between]
+    stack = _stack(facts)
+    if stack:
+        lines += ["Traceback (most recent call last):\n", *stack]
+    lines.append(f"{_line(facts)}\n")
+    lines += [f"{_shown(note)}\n" for note in facts["notes"]]
+    for number, member in enumerate(facts.get("members", ()), 1):
+        lines.append(f"  +---------------- {number} ----------------\n")
+        lines += [f"  | {line}\n" for line in formatted(member).splitlines()]
+    return "".join(lines)
+
+
+def _stack(facts: dict[str, Any]) -> list[str]:
+    known = {getattr(module, "__file__", None) for module in tuple(sys.modules.values())}
+    frames = [
+        _frame(str(file), int(line), str(name), known) for file, line, name in facts["frames"]
+    ]
+    return StackSummary.from_list(frames).format()
+
+
+def _frame(file: str, line: int, name: str, known: set[str | None]) -> FrameSummary:
+    """With the source line, if the file is one of this program: a hostile daemon could name any,
+    and have root read a secret or wait at a FIFO.
+    """
+    text = linecache.getline(file, line) if file in known else ""
+    return FrameSummary(_shown(file), line, _shown(name), lookup_line=False, line=text or "")
 
 
 def _shown(text: object) -> str:
@@ -120,30 +196,3 @@ def _shown(text: object) -> str:
 
 def _is_control(c: str) -> bool:
     return c != "\n" and (c < " " or "\x7f" <= c < "\xa0")
-
-
-def _is_fact(key: object, value: object) -> bool:
-    if key in ("step", "path"):
-        return isinstance(value, str)
-    return key in ("pid", "errno", "exit_status", "signal_number") and isinstance(value, int)
-
-
-def unready(error: BaseException | None) -> tuple[DaemonError, int]:
-    """The failure of a body that ended before it was ready, and the daemon's exit status."""
-    if error is None:
-        return StartError("the daemon's body ended without saying ready(), so it never was"), 1
-    if isinstance(error, SystemExit):
-        # The interpreter, too, makes one byte of it.
-        status = error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
-        how = f"called sys.exit({error.code!r})" if status or not error.args else f"ended: {error}"
-        failure: DaemonError = StartError(
-            f"the daemon's body {how} before it was ready", exit_status=status
-        )
-        return failure, status or 1
-    text = f"the daemon's body raised {type(error).__name__} before it was ready: {text_of(error)}"
-    if isinstance(error, OSError):
-        failure = DaemonOSEnvironmentError(text, errno=error.errno)
-    else:
-        failure = DaemonError(text)
-    failure.__cause__ = error
-    return failure, 1

@@ -5,21 +5,22 @@ The socket is opened in the launcher, so that it works in a chroot without ``/de
 
 from __future__ import annotations
 
+import _socket  # `socket` would cost more than the rest of the start
 import os
 import select
 import stat
 import sys
 import time
 
-from ..system.processes import is_still
-from . import prepare
+from ..system.descriptors import is_still
+from .facts import plain
 from .frames import write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..sequence import Walk
+    from ..sequence.walk import Walk
 
 LOG = "/dev/log"
 PRIORITY = 3 << 3 | 3  # facility daemon, severity err (RFC 5424)
@@ -42,11 +43,7 @@ class LastWords:
     def connect(cls, walk: Walk) -> LastWords | None:
         """Connect to syslog; None where there is none."""
         fd = _connect()
-        if fd is None:
-            return None
-        if walk.options.chroot_directory or walk.options.owner_changes:
-            prepare(walk)
-        return cls(walk, fd)
+        return None if fd is None else cls(walk, fd)
 
     def _acquire(self, fd: int) -> int:
         fd = self.walk.acquire(fd)
@@ -60,15 +57,23 @@ class LastWords:
         if error is LastWords.told or not _worth_telling(error):
             return
         LastWords.told = error
-        try:
-            from .failures import full_traceback
-        except OSError:  # no descriptor is left to read it: ours is one, and is made anew
-            self.close()
-            from .failures import full_traceback
         deadline = time.monotonic() + PATIENCE
-        for line in full_traceback(error).splitlines():
+        for line in self._text(error).splitlines():
             for text in _pieces(line.encode("utf-8", "backslashreplace")):
                 self._record(text, deadline)
+
+    def _text(self, error: BaseException) -> str:
+        """As Python prints it; without source lines where that can't be imported any more, and
+        where what would be imported is the chroot's.
+        """
+        if self.walk.options.chroot_directory is None or "traceback" in sys.modules:
+            try:
+                from traceback import format_exception
+
+                return "".join(format_exception(error))
+            except Exception:
+                pass
+        return plain(error)
 
     def _record(self, text: bytes, deadline: float) -> None:
         now = time.localtime()
@@ -114,9 +119,6 @@ def _connect() -> int | None:
             return None
     except OSError:
         return None
-    # `socket` would cost more than the rest of the start.
-    import _socket
-
     for kind in (_socket.SOCK_DGRAM, _socket.SOCK_STREAM):
         try:
             log = _socket.socket(_socket.AF_UNIX, kind)

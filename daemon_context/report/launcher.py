@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import DaemonError, StartError
-from ..system.processes import SIGNALS, Child, ending, poll, signal
+from ..system.processes import SIGNALS, Child, poll, signal
 from .frames import HELLO, READY, Frames, send
 
 TYPE_CHECKING = False
@@ -54,19 +54,19 @@ class Launcher:
                 self.leader.wait_or_kill(LAST_WORDS)
                 return self.daemon.pid if self.daemon else 0
             if kind or self.frames.hostile:
-                raise _decoded(payload, self.daemon.pid if self.daemon else None)
+                raise self._decoded(payload)
             if not self.open or ended:
                 raise self._silent()
 
     def _tell(self, waited: float) -> None:
         """Show whoever sits there that it waits, where they want to see that."""
-        waiting = self.report.walk.context._waiting
-        if waiting is not None and waited >= 1:
-            waiting(f"pid {self.daemon.pid} to be ready" if self.daemon else "the daemon", waited)
+        on_wait = self.report.walk.on_wait
+        if on_wait is not None and waited >= 1:
+            on_wait(f"pid {self.daemon.pid} to be ready" if self.daemon else "the daemon", waited)
 
     def _listen(self, left: float | None) -> None:
         fds = {self.report.outcome_r, *self.leader.fds}
-        seconds = left if self.report.walk.context._waiting is None else min(left or 1.0, 1.0)
+        seconds = left if self.report.walk.on_wait is None else min(left or 1.0, 1.0)
         if not self.leader.fds:
             seconds = POLL_WITHOUT_PIDFD
         if self.report.outcome_r in self._attentive(poll, fds, seconds):
@@ -90,6 +90,8 @@ class Launcher:
     def _silent(self) -> StartError:
         self.leader.wait(GRACE)  # the end of its pipe comes a moment before its own
         self.leader.ended()
+        from ..system.endings import ending
+
         status = self.leader.status
         how = ending(status)[0] if status is not None else "ended, nobody knows how,"
         return StartError(
@@ -97,6 +99,11 @@ class Launcher:
             "its start was cancelled",
             pid=self.daemon and self.daemon.pid,
         )
+
+    def _decoded(self, payload: bytes) -> DaemonError:
+        from .failures import decode
+
+        return decode(self.report.walk, payload, self.daemon.pid if self.daemon else None)
 
     def clean_up(self) -> None:
         """End whatever is left of the start: the daemon, the session leader, and their group."""
@@ -127,9 +134,3 @@ class Launcher:
         self.leader.close()
         if self.daemon is not None:
             self.daemon.close()
-
-
-def _decoded(payload: bytes, pid: int | None) -> DaemonError:
-    from .failures import decode
-
-    return decode(payload, pid)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ..errors import SequenceError, UnknownStepError
+from ..errors import SequenceError, UnknownStepError, refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any, ClassVar, NoReturn
 
-    from ..options import Options
-    from . import Walk
+    from ..options.frozen import Options
+    from .walk import Walk
 
 
 class Step:
@@ -178,3 +178,17 @@ def _require_order(step: Step, before: tuple[str, ...], behind: tuple[str, ...])
             raise SequenceError(
                 f"step {step.name!r} must come after {other!r}: {reason}", step=step.name
             )
+
+
+def as_steps(steps: Any) -> Steps:
+    """The sequence that the option gives.
+
+    :raises OptionError: it is not iterable; SequenceError: it can not work
+    """
+    if isinstance(steps, Steps):
+        return steps
+    try:
+        members = tuple(steps)
+    except Exception as error:
+        raise refuse("steps", steps, "a Steps sequence or an iterable of steps") from error
+    return Steps(members)

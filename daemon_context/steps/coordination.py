@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..options import Options
+    from ..options.frozen import Options
     from ..pidfile import PidFile
     from ..sequence import Walk
 

@@ -6,22 +6,17 @@ import os
 import sys
 
 from ..errors import DaemonOSEnvironmentError
+from ..sequence.keeping import preserved, reset_wakeup, vacant
 from ..sequence.step import Step
-from ..system.descriptors import (
-    close_all,
-    close_unseen,
-    open_numbers,
-    preserved,
-    reset_wakeup,
-    vacant,
-)
+from ..system.descriptors import close_all, close_unseen, open_numbers
+from ..system.owners import Owners
 from ..system.processes import has_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..options import Options
+    from ..options.frozen import Options
     from ..sequence import Walk
 
 
@@ -50,7 +45,7 @@ class FlushStreams(Step):
         # What a thread opens from now on is not among these.
         if _stock_before(walk, "close-descriptors") and not has_threads():
             walk.others = others
-        if walk.options.spawning:
+        if walk.options.goes_on:
             # The launcher goes on, and would write what preserved files have buffered as well.
             others = seen - {0, 1, 2, *walk.descriptors}
         if others or vacant():
@@ -101,11 +96,11 @@ def _stock_before(walk: Walk, name: str) -> bool:
 
 
 def _account_for(walk: Walk, others: set[int]) -> None:
-    from ..system.crash import crash_descriptors
-    from ..system.owners import Owners
-
-    walk.kept |= crash_descriptors(others)
-    walk.owners = Owners(others - walk.kept)
+    walk.owners = Owners(others)
+    if "faulthandler" in sys.modules:
+        # Where a dump goes can't be asked: to one of these, if not to stderr. Under another file
+        # its number would get the dump into somebody's data; a reserved one gets it nowhere.
+        walk.kept |= walk.owners.written_files()
     for file in walk.owners.writers:
         _flush(file, repr(file))
 

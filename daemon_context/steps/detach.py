@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from ..context import CollectorHeld
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError
-from ..sequence import explained
+from ..report import Report, flush_standard_streams
 from ..sequence.step import Step
 from ..system.processes import block_signals, has_threads, signal
 
@@ -15,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..options import Options
+    from ..options.frozen import Options
     from ..sequence import Walk
 
 
@@ -53,18 +52,13 @@ class Detach(Step):
         _consider_threads(walk.options.threads)
 
     def apply(self, walk: Walk) -> None:
-        # Not before: a refused start and one in the foreground do without.
-        from ..report import Report, flush_standard_streams, prepare
-
-        if walk.options.owner_changes or walk.options.chroot_directory:
-            prepare(walk)
         walk.attempted = None  # what it changes ends with the other processes
         flush_standard_streams()  # a user's step may have printed since flush-streams
         activated = os.environ.get("LISTEN_PID") == str(walk.launcher)
         # A handler that raises between the fork and the wait would lose sight of the child.
         mask = block_signals()
         try:
-            walk.report = Report(walk)
+            report = walk.report = Report(walk)
             _hand_over(walk, True)
             leader = _fork("first")
         except BaseException:
@@ -72,15 +66,14 @@ class Detach(Step):
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             raise
         if leader:
-            _launch(walk, leader, mask)
+            _launch(walk, report, leader, mask)
         else:
-            _lead(walk, mask, activated)
+            _lead(walk, report, mask, activated)
 
 
-def _launch(walk: Walk, leader: int, mask: Any) -> None:
+def _launch(walk: Walk, report: Report, leader: int, mask: Any) -> None:
     """In the launcher: wait for the outcome, and let go. Signals are blocked but for the wait."""
-    assert walk.report is not None
-    report, walk.report = walk.report, None
+    walk.report = None
     try:
         walk.daemon = report.wait(leader, walk.options.start_timeout, mask)
         walk.words = report.words
@@ -97,13 +90,12 @@ def _launch(walk: Walk, leader: int, mask: Any) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _lead(walk: Walk, mask: Any, activated: bool) -> None:
+def _lead(walk: Walk, report: Report, mask: Any, activated: bool) -> None:
     """In the session leader, which never returns, and in the daemon, which does."""
-    assert walk.report is not None
     try:
         walk.process = "session leader"
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        walk.report.begin_leader()
+        report.begin_leader()
         walk.note("first fork")
         os.setsid()
         walk.note("setsid")
@@ -112,13 +104,13 @@ def _lead(walk: Walk, mask: Any, activated: bool) -> None:
         _handle_children(children, signal.SIG_DFL)
         daemon = _fork("second")
     except BaseException as error:
-        walk.report.lead_failed(explained(walk, error))
+        report.lead_failed(error)
     if daemon:
-        walk.report.lead(daemon)
+        report.lead(daemon)
     walk.process = "daemon"
     _handle_children(children, children)
     _hand_over(walk, False)
-    walk.report.begin_daemon()
+    report.begin_daemon()
     walk.note("second fork")
     if activated:
         # Sockets handed over by a supervisor are meant for the process that LISTEN_PID names
@@ -145,7 +137,6 @@ def _handle_children(given: Any, handler: Any) -> None:
 
 def _hand_over(walk: Walk, under_way: bool) -> None:
     """The one time when forked processes go on with the start, and must keep the lock."""
-    CollectorHeld.handing_over = under_way
     if walk.options.pidfile_lock is not None:
         walk.options.pidfile_lock.handing_over = under_way
 

@@ -8,7 +8,7 @@ from ..errors import DaemonOSEnvironmentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..options import Target
+    from ..options.frozen import Target
     from ..sequence import Walk
 
 LOG_MODE = 0o640

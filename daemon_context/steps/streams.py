@@ -7,15 +7,15 @@ import os
 import sys
 
 from ..errors import DaemonOSEnvironmentError
+from ..sequence.keeping import to_stay_open, vacant
 from ..sequence.step import Step
-from ..system.descriptors import to_stay_open, vacant
-from ..system.processes import duplicate
+from ..system.descriptors import duplicate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..options import Options, Target
+    from ..options.frozen import Options, Target
     from ..sequence import Walk
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 
 from ..errors import DaemonOSEnvironmentError
 from ..sequence.step import Step
-from ..system.processes import CAP_SYS_CHROOT, block_signals, has_capability, signal, signal_name
+from ..system.processes import block_signals, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..options import Options
+    from ..options.frozen import Options
     from ..sequence import Walk
 
 
@@ -59,6 +60,8 @@ class ChangeRoot(Step):
         path = walk.options.chroot_directory or ""
         phrase = self.describe(walk.options)
         require_directory(phrase, path, "set chroot_directory to a directory")
+        from ..system.credentials import CAP_SYS_CHROOT, has_capability  # loaded with the option
+
         if not has_capability(CAP_SYS_CHROOT):
             raise DaemonOSEnvironmentError(
                 f"cannot {phrase}: {os.strerror(1)}; only root (CAP_SYS_CHROOT) can",
@@ -186,12 +189,7 @@ class PreventCore(Step):
     def why_not(self, options: Options) -> str:
         return "prevent_core=False was given"
 
-    def check(self, walk: Walk) -> None:
-        import resource  # noqa: F401  # as another user, or in a chroot, it is out of reach
-
     def apply(self, walk: Walk) -> None:
-        import resource
-
         try:
             # The hard limit too, or a handler could raise it again; so there is no undo.
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -10,17 +10,17 @@ import errno
 import os
 import select
 import stat
-import sys
 
-from .processes import close_quietly, own_status, restore_wakeup, signal
+from .processes import own_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..sequence import Walk
+    from collections.abc import Callable
+
     from .owners import Owners
 
 FEW, MANY = 256, 1 << 16
-UNKNOWN = -1  # a mode
+UNKNOWN = -1  # a mode, of what could not be looked at
 UNSEEN = 1 << 20  # what fs.nr_open usually is; without close_range each costs a system call
 KINDS = {
     stat.S_IFREG: "regular file",
@@ -33,26 +33,60 @@ KINDS = {
 }
 
 
-class Closed:
-    """A descriptor that the daemon closed: its number, what it was, who owned it.
+def duplicate(fd: int) -> int:
+    """A copy, close-on-exec, with a number that does not belong to the standard streams."""
+    import fcntl
 
-    ``owner`` is None where no Python object was found: then the number is reserved.
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def lifted(fd: int) -> int:
+    """The descriptor under a number from 3 on: those below belong to the standard streams, and
+    are handed out where the program was started with them closed.
     """
+    if fd > 2:
+        return fd
+    try:
+        return duplicate(fd)
+    finally:
+        os.close(fd)
 
-    __slots__ = ("fd", "owner", "what")
 
-    def __init__(self, fd: int, mode: int, owner: str | None) -> None:
-        self.fd, self.owner = fd, owner
-        kind = "unknown" if mode == UNKNOWN else KINDS.get(stat.S_IFMT(mode))
-        self.what = kind or "anonymous inode"
+def open_pipe(take: Callable[[int], int]) -> tuple[int, int]:
+    """A pipe, each end taken over under the number that `take` returns, as from `lifted`."""
+    reader, writer = os.pipe()
+    # One at a time: where 0 and 1 were closed the pipe got their numbers.
+    try:
+        reader = take(reader)
+    except BaseException:
+        os.close(writer)
+        raise
+    return reader, take(writer)
 
-    def __repr__(self) -> str:
-        return f"<closed {self.fd}: {self.what}, {self.owner or 'reserved'}>"
+
+def is_still(fd: int, found: os.stat_result | None) -> bool:
+    """Whether the descriptor is the file that it was when that was found: where the program has
+    closed it behind our back, its number may be another file's by now.
+    """
+    try:
+        return found is not None and os.path.samestat(os.fstat(fd), found)
+    except OSError as error:  # EIO, ESTALE: the file is in trouble, the number is ours
+        return error.errno != errno.EBADF
+
+
+def close_quietly(fd: int) -> None:
+    """Close what nothing of ours is lost with: Linux frees the number also where close(2) fails
+    (a signal, or the last write of an earlier owner on a network file system).
+    """
+    try:
+        os.close(fd)
+    except OSError:
+        pass
 
 
 def open_numbers() -> set[int]:
     """The numbers of all open descriptors."""
-    size = _table_size()
+    size = table_size()
     if size is None:
         return _polled(MANY)
     count = os.stat("/proc/self/fd").st_size  # Linux 6.2; 0 before
@@ -63,7 +97,7 @@ def open_numbers() -> set[int]:
     return _listed()
 
 
-def _table_size() -> int | None:
+def table_size() -> int | None:
     """``FDSize`` bounds every open number: it is the size of the kernel's table of this process,
     which follows what is open. None without ``/proc``.
     """
@@ -107,105 +141,6 @@ def _polled(size: int, most: int = MANY) -> set[int]:
         found.update(numbers)
         found.difference_update([fd for fd, event in answers if event & select.POLLNVAL])
     return found
-
-
-def preserved(walk: Walk) -> set[int]:
-    """All descriptors that stay open."""
-    options = walk.options
-    kept = {0, 1, 2, *options.files_preserve, *_acquired(walk), *walk.kept}
-    kept.update(target.fd for target in options.streams if target.fd > 2)
-    kept.update(_activated(walk.launcher))
-    kept.update(walk.context._stopping().fds)  # a thread may sleep already
-    if not walk.detaches:
-        kept.update(_of_others_open(walk))
-    if options.preserve_logging:
-        kept.update(_logging())
-    kept.update(_resource_tracker())
-    return kept
-
-
-def vacant() -> set[int]:
-    """Numbers of standard streams that were closed at the start of the program, so that a file
-    of its own may have got one.
-    """
-    streams = sys.__stdin__, sys.__stdout__, sys.__stderr__
-    return {fd for fd, stream in enumerate(streams) if stream is None}
-
-
-def to_stay_open(walk: Walk) -> set[int]:
-    """Regular files and sockets that the program or a log handler goes on with."""
-    kept = {fd for fd in walk.options.files_preserve if _lasts(fd)}
-    return kept | _logging() if walk.options.preserve_logging else kept
-
-
-def _lasts(fd: int) -> bool:
-    try:
-        mode = os.fstat(fd).st_mode
-    except OSError:
-        return False
-    return stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
-
-
-def _acquired(walk: Walk) -> set[int]:
-    """What the walk has acquired, and the pid files that this process has locked beside."""
-    module = sys.modules.get("daemon_context.pidfile.lockedfile")
-    return walk.descriptors.union(*(lock.descriptors for lock in getattr(module, "_held", ())))
-
-
-def _of_others_open(walk: Walk) -> set[int]:
-    """What contexts hold in whose body this one is opened: the program goes on with them."""
-    found: set[int] = set()
-    for context in walk.context._all_open.values():
-        other = context._walk
-        if other is not None and other.owner == os.getpid():
-            found.update(other.descriptors, context._stopping().fds)
-    return found
-
-
-def _activated(launcher: int) -> range:
-    """The sockets that a supervisor has handed over (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") not in (str(launcher), str(os.getpid())):
-        return range(0)
-    try:
-        count = int(os.environ["LISTEN_FDS"])
-    except (KeyError, ValueError):
-        return range(0)
-    return range(3, min(3 + count, _table_size() or MANY))  # a number, but not to be believed
-
-
-def _logging() -> set[int]:
-    """Log handlers on regular files and sockets go on working; those on pipes and terminals
-    don't: a caller would wait for their end.
-    """
-    logging = sys.modules.get("logging")
-    found = set()
-    for reference in getattr(logging, "_handlerList", ()):
-        handler = reference()
-        for name in ("stream", "sock", "socket"):
-            try:
-                fd = getattr(handler, name).fileno()
-                lasts = _lasts(fd)
-            except Exception:  # no such attribute, closed, in memory, or a user's proxy
-                continue
-            if lasts:
-                found.add(fd)
-    return found
-
-
-def _resource_tracker() -> set[int]:
-    """Multiprocessing's tracker takes the end of this pipe for the end of the program, and
-    unlinks shared memory that is in use.
-    """
-    module = sys.modules.get("multiprocessing.resource_tracker")
-    fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
-    return set() if fd is None else {fd}
-
-
-def reset_wakeup(walk: Walk, others: set[int]) -> None:
-    """Wake-up bytes must not be written to whatever gets that number next, or has it already."""
-    fd = signal.set_wakeup_fd(-1)
-    if fd >= 0 and fd not in others | _acquired(walk):
-        restore_wakeup(fd)
 
 
 def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:

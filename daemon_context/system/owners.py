@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import _io
 import gc
+import os
+import stat
 import sys
 
 TYPE_CHECKING = False
@@ -38,6 +40,14 @@ class Owners:
                 self._note(item, fd)
         # Text files first: their flush goes through the buffered file below them.
         self.writers.sort(key=lambda file: not issubclass(type(file), _io._TextIOBase))
+
+    def written_files(self) -> set[int]:
+        """The numbers of regular files that are open for writing."""
+        return {
+            fd
+            for fd, users in self.raw.items()
+            if any(map(_writable, users)) and stat.S_ISREG(os.fstat(fd).st_mode)
+        }
 
     def _note(self, item: Any, fd: int) -> None:
         if _is_socket(item) or issubclass(type(item), _io.FileIO):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import sys
@@ -11,7 +10,6 @@ from io import FileIO
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
-    from collections.abc import Callable
     from typing import Any
 else:
     # `signal` wraps this built-in module in enums, which costs more than our whole start.
@@ -22,7 +20,6 @@ SIGNALS = signal.valid_signals()
 waitpid = sys.modules[os.name].waitpid
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 LONGEST_POLL = 1_000_000  # seconds; poll(2) takes a C int of milliseconds
-CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 5, 6, 7, 18
 
 
 def block_signals() -> Any:
@@ -69,52 +66,12 @@ def restore_wakeup(fd: int) -> None:
         signal.set_wakeup_fd(-1)
 
 
-def duplicate(fd: int) -> int:
-    """A copy, close-on-exec, with a number that does not belong to the standard streams."""
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-
-
-def lifted(fd: int) -> int:
-    """The descriptor under a number from 3 on: those below belong to the standard streams, and
-    are handed out where the program was started with them closed.
-    """
-    if fd > 2:
-        return fd
-    try:
-        return duplicate(fd)
-    finally:
-        os.close(fd)
-
-
-def open_pipe(take: Callable[[int], int]) -> tuple[int, int]:
-    """A pipe, each end taken over under the number that `take` returns, as from `lifted`."""
-    reader, writer = os.pipe()
-    # One at a time: where 0 and 1 were closed the pipe got their numbers.
-    try:
-        reader = take(reader)
-    except BaseException:
-        os.close(writer)
-        raise
-    return reader, take(writer)
-
-
 def signal_name(number: int) -> str:
     """``SIGTERM`` for 15; the number in words where it has no name."""
     for name in dir(signal):
         if name.startswith("SIG") and name[3] != "_" and getattr(signal, name) == number:
             return name
     return f"signal {number}"
-
-
-def ending(status: int) -> tuple[str, dict[str, int]]:
-    """How a process ended, in words and as facts, from its wait status."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"was killed by {signal_name(number)}", {"signal_number": number}
-    code = os.WEXITSTATUS(status)
-    return f"exited with status {code}", {"exit_status": code}
 
 
 def reap(pid: int, *, block: bool = True) -> int | None:
@@ -204,38 +161,6 @@ def start_time(pid: int) -> str:
     return fields[19] if fields else ""
 
 
-def started_at(pid: int) -> float | None:
-    """When the process started, in seconds since the epoch."""
-    ticks = start_time(pid)
-    try:
-        with open("/proc/stat") as file:
-            booted = next(int(line.split()[1]) for line in file if line.startswith("btime "))
-    except (OSError, StopIteration):
-        return None
-    return booted + int(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
-
-
-def exit_words(pidfd: int) -> str | None:
-    """How the process ended, where the kernel tells those who are not its parent (Linux 6.15)."""
-    import fcntl
-
-    # struct pidfd_info of linux/pidfd.h: mask, cgroupid, then 12 numbers of 32 bits, the last of
-    # which is the exit code; asked for by PIDFD_INFO_EXIT, and set once the process is reaped.
-    size, wanted = 64, 1 << 3
-    request = 3 << 30 | size << 16 | 0xFF << 8 | 11
-    for _ in range(5):
-        info = memoryview(bytearray(size))
-        info.cast("Q")[0] = wanted
-        try:
-            answer = memoryview(fcntl.ioctl(pidfd, request, info.tobytes()))
-        except OSError:
-            return None
-        if answer.cast("Q")[0] & wanted:
-            return ending(answer.cast("i")[15])[0]
-        select.select([], [], [], 0.0002)  # its parent has yet to reap it
-    return None
-
-
 def poll(fds: set[int], seconds: float | None) -> set[int]:
     """Those of the descriptors that are readable or at their end within the time."""
     poller = select.poll()
@@ -249,26 +174,6 @@ def poll(fds: set[int], seconds: float | None) -> set[int]:
     return {fd for fd, _ in poller.poll(milliseconds)}
 
 
-def is_still(fd: int, found: os.stat_result | None) -> bool:
-    """Whether the descriptor is the file that it was when that was found: where the program has
-    closed it behind our back, its number may be another file's by now.
-    """
-    try:
-        return found is not None and os.path.samestat(os.fstat(fd), found)
-    except OSError as error:  # EIO, ESTALE: the file is in trouble, the number is ours
-        return error.errno != errno.EBADF
-
-
-def close_quietly(fd: int) -> None:
-    """Close what nothing of ours is lost with: Linux frees the number also where close(2) fails
-    (a signal, or the last write of an earlier owner on a network file system).
-    """
-    try:
-        os.close(fd)
-    except OSError:
-        pass
-
-
 def send_signal(pid: int, pidfd: int | None, number: int) -> None:
     """Send a signal to the process of the pidfd, which no other process can take the place of."""
     try:
@@ -278,22 +183,6 @@ def send_signal(pid: int, pidfd: int | None, number: int) -> None:
             signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
-
-
-def has_capability(number: int) -> bool:
-    """Whether the process has that effective capability (capabilities(7))."""
-    effective = _capabilities("CapEff:")
-    return os.geteuid() == 0 if effective is None else bool(effective >> number & 1)
-
-
-def permitted_capabilities() -> int:
-    """The capabilities that the process may use, if not now; 0 where they can't be told."""
-    return _capabilities("CapPrm:") or 0
-
-
-def _capabilities(which: str) -> int | None:
-    found = own_status(which)
-    return None if found is None else int(found, 16)
 
 
 def own_status(which: str) -> str | None:
@@ -377,5 +266,5 @@ class Child:
 
     def close(self) -> None:
         if self.pidfd is not None:
-            close_quietly(self.pidfd)
+            os.close(self.pidfd)
             self.pidfd = None

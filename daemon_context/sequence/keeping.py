@@ -1,0 +1,137 @@
+"""Which descriptors the daemon keeps."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from ..system.descriptors import KINDS, UNKNOWN, table_size
+from ..system.processes import restore_wakeup, signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .walk import Walk
+
+MANY = 1 << 16
+
+
+class Closed:
+    """A descriptor that the daemon closed: its number, what it was, who owned it.
+
+    ``owner`` is None where no Python object was found: then the number is reserved.
+    """
+
+    __slots__ = ("fd", "owner", "what")
+
+    def __init__(self, fd: int, mode: int, owner: str | None) -> None:
+        self.fd, self.owner = fd, owner
+        kind = "unknown" if mode == UNKNOWN else KINDS.get(stat.S_IFMT(mode))
+        self.what = kind or "anonymous inode"
+
+    def __repr__(self) -> str:
+        return f"<closed {self.fd}: {self.what}, {self.owner or 'reserved'}>"
+
+
+def closed(walk: Walk) -> tuple[Closed, ...]:
+    """What the walk has closed."""
+    owners = walk.owners.closed if walk.owners is not None else {}
+    return tuple(Closed(fd, mode, owners.get(fd)) for fd, mode in walk.closed.items())
+
+
+def preserved(walk: Walk) -> set[int]:
+    """All descriptors that stay open."""
+    options = walk.options
+    kept = {0, 1, 2, *options.files_preserve, *_acquired(walk), *walk.kept}
+    kept.update(target.fd for target in options.streams if target.fd > 2)
+    kept.update(_activated(walk.launcher))
+    kept.update(walk.loop.fds)  # a thread may sleep already
+    if not walk.detaches:
+        kept.update(_of_others_open(walk))
+    if options.preserve_logging:
+        kept.update(_logging())
+    kept.update(_resource_tracker())
+    return kept
+
+
+def vacant() -> set[int]:
+    """Numbers of standard streams that were closed at the start of the program, so that a file
+    of its own may have got one.
+    """
+    streams = sys.__stdin__, sys.__stdout__, sys.__stderr__
+    return {fd for fd, stream in enumerate(streams) if stream is None}
+
+
+def to_stay_open(walk: Walk) -> set[int]:
+    """Regular files and sockets that the program or a log handler goes on with."""
+    kept = {fd for fd in walk.options.files_preserve if _lasts(fd)}
+    return kept | _logging() if walk.options.preserve_logging else kept
+
+
+def _lasts(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _acquired(walk: Walk) -> set[int]:
+    """What the walk has acquired, and the pid files that this process has locked beside."""
+    module = sys.modules.get("daemon_context.pidfile.lockedfile")
+    return walk.descriptors.union(*(lock.descriptors for lock in getattr(module, "_held", ())))
+
+
+def _of_others_open(walk: Walk) -> set[int]:
+    """What contexts hold in whose body this one is opened: the program goes on with them."""
+    found: set[int] = set()
+    for other in walk.opened.values():
+        if other.is_here:
+            found.update(other.descriptors, other.loop.fds)
+    return found
+
+
+def _activated(launcher: int) -> range:
+    """The sockets that a supervisor has handed over (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") not in (str(launcher), str(os.getpid())):
+        return range(0)
+    try:
+        count = int(os.environ["LISTEN_FDS"])
+    except (KeyError, ValueError):
+        return range(0)
+    return range(3, min(3 + count, table_size() or MANY))  # a number, but not to be believed
+
+
+def _logging() -> set[int]:
+    """Log handlers on regular files and sockets go on working; those on pipes and terminals
+    don't: a caller would wait for their end.
+    """
+    logging = sys.modules.get("logging")
+    found = set()
+    for reference in getattr(logging, "_handlerList", ()):
+        handler = reference()
+        for name in ("stream", "sock", "socket"):
+            try:
+                fd = getattr(handler, name).fileno()
+                lasts = _lasts(fd)
+            except Exception:  # no such attribute, closed, in memory, or a user's proxy
+                continue
+            if lasts:
+                found.add(fd)
+    return found
+
+
+def _resource_tracker() -> set[int]:
+    """Multiprocessing's tracker takes the end of this pipe for the end of the program, and
+    unlinks shared memory that is in use.
+    """
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
+    return set() if fd is None else {fd}
+
+
+def reset_wakeup(walk: Walk, others: set[int]) -> None:
+    """Wake-up bytes must not be written to whatever gets that number next, or has it already."""
+    fd = signal.set_wakeup_fd(-1)
+    if fd >= 0 and fd not in others | _acquired(walk):
+        restore_wakeup(fd)

@@ -1,0 +1,187 @@
+"""The walk: one pass through the sequence, as data, and what is done with it at its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import StartError, text_of
+from ..system.descriptors import close_quietly, lifted
+from ..system.processes import SignalsHeld
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar
+
+    from ..loop import Stop
+    from ..options.frozen import Options
+    from ..system.owners import Owners
+    from .parts import Body, LastWords, Report, Trace
+    from .step import Step, Steps
+
+
+class Walk:
+    """One pass through the sequence: the frozen options, and what was acquired on the way.
+
+    :ivar options: the frozen, resolved options
+    :ivar steps: the sequence
+    :ivar context: the context that is being opened
+    :ivar process: ``"launcher"``, ``"session leader"``, ``"daemon"``, or ``"this process"``
+        where nothing detaches
+    """
+
+    opened: ClassVar[dict[int, Walk]] = {}  # of this process, by id
+
+    def __init__(self, options: Options, steps: Steps, context: Body, loop: Stop) -> None:
+        self.options = options
+        self.steps = steps
+        self.context = context
+        self.loop = loop
+        self.process = "launcher" if options.detach_process else "this process"
+        self.launcher = os.getpid()
+        self.number = 0
+        self.report: Report | None = None
+        self.daemon, self.words = 0, ""  # pid and words, in the launcher, once it is ready
+        self.descriptors: set[int] = set()
+        self.lasting: set[int] = set()  # acquired, and needed longer than the walk
+        self.last_words: LastWords | None = None
+        self.kept: set[int] = set()  # preserved beside those given
+        self.others: set[int] | None = None  # open when the start began, and not preserved
+        self.owners: Owners | None = None  # Python objects of what will be closed
+        self.closed: dict[int, int] = {}  # number and mode: see `descriptors.Closed`
+        self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
+        self.attempted: Step | None = None  # begun, and not done
+        self.applied: list[tuple[str, Step, Any]] = []  # in which process
+        self.owner = 0  # the process in which open() returns
+        self.is_open = False
+        self.is_ready = False
+        self.ready_due = False
+        self.entered = False
+        self.over = False  # in the launcher: the daemon is ready
+        self.uncaught: BaseException | None = None
+        self.trace: Trace | None = None
+        self.on_open: Callable[[], None] | None = None
+        self.on_wait: Callable[[str, float], None] | None = None
+
+    @property
+    def detaches(self) -> bool:
+        """Whether this walk forks: not in the foreground."""
+        return self.process != "this process"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process is the one in which `open` returned, and no child of it."""
+        return self.owner == os.getpid()
+
+    def acquire(self, fd: int) -> int:
+        """Take the descriptor over: closed when the walk is over, until then kept by every step.
+
+        Its number may change: 0, 1 and 2 (handed out where the launcher was started with them
+        closed) belong to the standard streams.
+        """
+        fd = lifted(fd)
+        self.descriptors.add(fd)  # first, so that a failure closes it
+        os.set_inheritable(fd, False)
+        return fd
+
+    def close(self, *fds: int) -> None:
+        """Close descriptors that the walk has acquired."""
+        for fd in fds:
+            self.descriptors.discard(fd)
+            close_quietly(fd)
+
+    def close_all(self) -> None:
+        """Close all that the walk has acquired."""
+        self.close(*tuple(self.descriptors))
+
+    def note(self, what: str) -> None:
+        """For a trace: a part of the step in work is done."""
+        if self.trace is not None:
+            self.trace.part(self, what)
+
+    def finish(self) -> None:
+        """The last step is done: be open, and only then say that the daemon is ready."""
+        self.owner = os.getpid()
+        self.is_open = True
+        self.opened[id(self)] = self
+        if self.on_open is not None:
+            self.on_open()
+        unready = self.report.fds if self.report is not None else set()
+        self.close(*self.descriptors.difference(self.lasting, unready))
+        if self.ready_due:
+            self.context.ready()
+        elif self.report is not None:
+            self.report.progress(0)  # from here on it is the body that may die
+        if self.last_words is not None or self.report is not None:
+            self._watch_uncaught()
+
+    def ready(self, status: str) -> None:
+        """Tell the launcher that the daemon works.
+
+        :raises StartError: nobody listens any more
+        """
+        with SignalsHeld():  # what a handler raises must find the state that the launcher knows
+            self.is_ready = self.report is None or self.report.ready(status)
+        if not self.is_ready:
+            raise StartError("the start was cancelled before the daemon was ready")
+
+    def ended(self, error: BaseException | None) -> None:
+        """The body has ended: tell those who may not know why. In the daemon."""
+        if self.report is not None and not self.is_ready:
+            self.report.fail(error or self.uncaught, 0)
+        if error is not None:
+            self.tell_last_words(error)
+
+    def leave(self) -> None:
+        """The context is closed: leave the pid file. In the daemon."""
+        if self.report is not None and not self.is_ready:
+            self.ended(None)
+        self.is_open = self.is_ready = False
+        self.opened.pop(id(self), None)
+        self.loop.end()
+        if self.last_words is not None:
+            self.last_words.close()
+        if self.entered:
+            self.options.pidfile.__exit__(None, None, None)
+
+    def tell_last_words(self, error: BaseException) -> None:
+        """Where stderr is /dev/null, syslog gets to know what ended the daemon."""
+        if self.last_words is not None:
+            self.last_words.tell(error)
+
+    def _watch_uncaught(self) -> None:
+        """Without a ``with``, only this hook sees what the body raises."""
+        previous = sys.excepthook
+
+        def hook(kind: Any, error: BaseException, traceback: Any) -> None:
+            self.uncaught = error
+            if self.is_here:
+                self.tell_last_words(error)
+            previous(kind, error, traceback)
+
+        sys.excepthook = hook
+
+    def roll_back(self, process: str = "") -> list[str]:
+        """Undo, in reverse, what one process applied; by default this one. Returns what failed."""
+        failed = []
+        for entry in reversed(self.applied):
+            where, step, memory = entry
+            if where == (process or self.process):
+                self.applied.remove(entry)
+                try:
+                    step.undo(self, memory)
+                except BaseException as error:  # the other steps have to be undone all the same
+                    failed.append(f"could not undo {step.name}: {words(error)}")
+        return failed
+
+
+def words(error: BaseException, said: str = "") -> str:
+    """The operating system's text, with the path unless said already; or as Python prints it."""
+    if isinstance(error, OSError) and error.strerror:
+        path = " -> ".join(repr(f) for f in (error.filename, error.filename2) if f is not None)
+        return error.strerror if path in said else f"{error.strerror}: {path}"
+    if type(error) is SystemExit:  # others, as of a signal, say it in words of their own
+        return f"it called sys.exit({error.code!r})"
+    text = text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
