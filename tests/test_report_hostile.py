@@ -78,7 +78,7 @@ def test_the_longest_report_fits_into_a_frame() -> None:
 
 REPORT = {
     "class": "StepError", "message": "m", "facts": {}, "notes": ["n"], "traceback": "T\n",
-    "pid": 5, "process": "daemon",
+    "process": "daemon",
 }  # fmt: skip
 
 
@@ -86,16 +86,16 @@ def test_facts_that_are_none_are_left_out() -> None:
     odd = {"step": 3, "path": 4, "errno": "5", "evil": 6, "pid": "7", "signal_number": 9}
     error = decode(json.dumps({**REPORT, "facts": odd}).encode(), 1)
     assert isinstance(error, StepError)
-    assert (str(error), error.pid, error.signal_number) == ("m", 5, 9)
+    assert (str(error), error.pid, error.signal_number) == ("m", 1, 9)
     assert (error.step, error.path, error.errno) == (None, None, None)
-    assert error.__notes__ == ["In the daemon (pid 5):\nT", "n"]
+    assert error.__notes__ == ["In the daemon (pid 1):\nT", "n"]
 
 
 @pytest.mark.parametrize(
     "payload",
     [b"", b"{", b"3", b"{}", b"[]", b"[" * 200_000,
      *(json.dumps({**REPORT, **part}).encode()
-       for part in ({"pid": 1e999}, {"pid": "x"}, {"pid": None}, {"facts": 3}, {"notes": 4}))],
+       for part in ({"facts": 3}, {"notes": 4}, {"notes": {}}))],
 )  # fmt: skip
 def test_a_report_that_can_not_be_read_is_an_error_too(payload: bytes) -> None:
     error = decode(payload, 7)
@@ -330,3 +330,75 @@ def test_a_flood_from_a_descendant_of_a_dead_daemon_keeps_nobody(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+FORGING = """
+    import json, os, sys
+    from daemon_context import DEFAULT_STEPS, AlreadyRunning, DaemonContext, DaemonError, Step
+    from daemon_context.report.frames import ERROR, send
+
+    class Lie(Step):
+        def apply(self, walk):
+            facts = {"path": sys.argv[1], "pid": int(sys.argv[2]), "step": sys.argv[3], "errno": 13}
+            said = {"class": sys.argv[4], "message": "m", "facts": facts, "notes": [],
+                    "traceback": "t", "pid": int(sys.argv[2]), "process": "session leader"}
+            pipe = walk.report.report_w if sys.argv[5] == "leader" else walk.report.outcome_w
+            send(pipe, ERROR, json.dumps(said).encode())
+            os._exit(0)
+
+    steps = DEFAULT_STEPS.insert_after("change-owner", Lie())
+    pidfile = os.path.abspath("own.pid") if sys.argv[6] == "own" else None
+    context = DaemonContext(steps=steps, uid="nobody", pidfile=pidfile, stdout="own.log")
+    try:
+        context.spawn(print)
+    except DaemonError as error:
+        told = {"class": type(error).__name__, "path": error.path, "pid": error.pid,
+                "step": error.step, "handle": None}
+        if isinstance(error, AlreadyRunning):
+            try:
+                told["handle"] = error.handle.pid
+            except DaemonError as refused:
+                told["handle"] = str(refused)
+        print(json.dumps(told))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("to", ["leader", "launcher"])
+@pytest.mark.parametrize("kind", ["AlreadyRunning", "LockTimeout", "PidFileError", "StepError"])
+@pytest.mark.parametrize("pidfile", ["own", "none"])
+def test_a_hostile_daemon_names_no_path_pid_or_step(
+    open_box: support.Sandbox, to: str, kind: str, pidfile: str
+) -> None:
+    """Another daemon has the file that it names: root would stop that one."""
+    box = open_box
+    box.run("""
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="victim.pid", detach_process=True, working_directory="."):
+            import time; time.sleep(600)
+    """)
+    victim = box.pid("victim.pid")
+    done = box.run(FORGING, box.path / "victim.pid", victim, "../evil", kind, to, pidfile)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert told["class"] == kind
+    assert told["step"] is None
+    assert told["pid"] not in (victim, None)
+    own = str(box.path / "own.pid") if pidfile == "own" and kind != "StepError" else None
+    assert told["path"] == own
+    if kind == "AlreadyRunning":
+        words = "no daemon can be found" if own else "nobody knows which"
+        assert words in told["handle"]
+    assert support.alive(victim)
+
+
+def test_a_path_and_a_step_that_the_launcher_knows_arrive(box: support.Sandbox) -> None:
+    done = box.run("""
+        import json
+        from daemon_context import DaemonContext, DaemonError
+        try:
+            DaemonContext(working_directory="/nope").spawn(print)
+        except DaemonError as error:
+            print(json.dumps([error.path, error.step, error.errno]))
+    """)
+    assert json.loads(done.stdout) == ["/nope", "change-directory", 2]

@@ -279,14 +279,15 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
 
 
 def _refused(said: Any, pid: int) -> DaemonError:
-    from ..report.failures import _shown
+    from ..system.text import shown
 
     fields = said if isinstance(said, dict) else {}
     error = DaemonError(
         f"the daemon (pid {pid}) goes on with its old configuration, on_reload() raised "
-        f"{_shown(fields.get('message', 'an error'))}",
+        f"{shown(str(fields.get('message', 'an error')), statusfile.TEXT_LARGEST, lines=True)}",
         pid=pid,
     )
     if isinstance(fields.get("traceback"), str):
-        error.add_note(f"In the daemon (pid {pid}):\n{_shown(fields['traceback']).rstrip()}")
+        trace = shown(fields["traceback"], statusfile.TRACEBACK_LARGEST, lines=True).rstrip()
+        error.add_note(f"In the daemon (pid {pid}):\n{trace}")
     return error

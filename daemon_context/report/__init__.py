@@ -33,7 +33,7 @@ from ..system.processes import (
     poll,
     signal,
 )
-from .frames import ERROR, HELLO, READY, Frames, send
+from .frames import ERROR, HELLO, READY, WORDS_LARGEST, Frames, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
 
 TYPE_CHECKING = False
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ..sequence import Walk
-
-WORDS_LARGEST = 1000
 
 
 class Report:

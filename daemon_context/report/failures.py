@@ -10,15 +10,24 @@ from __future__ import annotations
 # it would be the root's own, or none.
 import ast  # noqa: F401
 import json
-import os
 import tokenize  # noqa: F401
 import traceback
 
-from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, by_name, text_of
+from ..errors import (
+    LOCK_ERRORS,
+    DaemonError,
+    DaemonOSEnvironmentError,
+    StartError,
+    by_name,
+    text_of,
+)
+from ..system.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ..sequence import Walk
 
 # Characters. All together, at the twelve bytes that JSON needs for the widest ones, stay below
 # `frames.LARGEST`.
@@ -26,6 +35,9 @@ TEXT_LARGEST = 1 << 14
 TRACEBACK_LARGEST = 1 << 15
 SHORT_LARGEST = 1 << 11
 MOST_NOTES = 8
+RECORDS_LARGEST = 1 << 20
+
+OTHERS = ("session leader", "fresh interpreter")  # that report, beside the daemon
 
 
 def encode(error: BaseException, process: str = "daemon") -> bytes:
@@ -37,18 +49,18 @@ def encode(error: BaseException, process: str = "daemon") -> bytes:
     notes = getattr(error, "__notes__", ())[:MOST_NOTES]
     fields = {
         "class": _known(type(error)),
-        "message": _capped(text_of(error), TEXT_LARGEST),
-        "facts": {
-            key: _capped(value, SHORT_LARGEST) if isinstance(value, str) else value
-            for key, value in facts.items()
-            if isinstance(value, (int, str))
-        },
-        "notes": [_capped(str(note), SHORT_LARGEST) for note in notes],
-        "traceback": _capped(_traceback(error), TRACEBACK_LARGEST),
-        "pid": os.getpid(),
+        "message": shown(text_of(error), TEXT_LARGEST, lines=True),
+        "facts": {key: value for key, value in facts.items() if _fits(value)},
+        "notes": [shown(str(note), SHORT_LARGEST, lines=True) for note in notes],
+        "traceback": shown(_traceback(error), TRACEBACK_LARGEST, lines=True),
         "process": process,
     }
     return json.dumps(fields).encode()
+
+
+def _fits(value: object) -> bool:
+    # A path that were cut would be another one.
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= SHORT_LARGEST)
 
 
 def _known(kind: type) -> str:
@@ -72,60 +84,76 @@ def full_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
+def records(error: BaseException) -> list[str]:
+    """As Python prints it, line by line, for syslog."""
+    return shown(full_traceback(error), RECORDS_LARGEST, lines=True).splitlines()
+
+
 def told(error: BaseException) -> dict[str, str]:
     """An error's words and traceback, for the status file."""
     return {
-        "message": _capped(f"{type(error).__name__}: {text_of(error)}", TEXT_LARGEST),
-        "traceback": _capped(full_traceback(error), TRACEBACK_LARGEST),
+        "message": shown(f"{type(error).__name__}: {text_of(error)}", TEXT_LARGEST, lines=True),
+        "traceback": shown(full_traceback(error), TRACEBACK_LARGEST, lines=True),
     }
 
 
-def _capped(text: str, largest: int) -> str:
-    if len(text) <= largest:
-        return text
-    half = largest // 2 - 32  # room for the words between
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+def decode(payload: bytes, pid: int | None, walk: Walk | None = None) -> DaemonError:
+    """The error that a report describes; of a report that can't be read, what is known.
 
-
-def decode(payload: bytes, pid: int | None) -> DaemonError:
-    """The error that a report describes; of a report that can't be read, what is known."""
+    :param pid: the daemon's, as the launcher knows it
+    :param walk: of the start that failed; None: the report comes from this program itself, and its
+        facts are believed
+    """
     try:
         fields = json.loads(payload.decode("utf-8", "replace"))
-        return _rebuilt(fields)
+        return _rebuilt(fields, pid, walk)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return StartError(
             "the daemon failed before it was ready, and its report can't be read", pid=pid
         )
 
 
-def _rebuilt(fields: dict[str, Any]) -> DaemonError:
+def _rebuilt(fields: dict[str, Any], pid: int | None, walk: Walk | None) -> DaemonError:
     """The class comes from an allow-list: a report must not choose what is run here."""
     kind = by_name(str(fields["class"])) or StartError
     facts = {key: value for key, value in fields["facts"].items() if _is_fact(key, value)}
-    facts.setdefault("pid", int(fields["pid"]))
-    error = kind(_shown(fields["message"]), **facts)
-    process = "session leader" if fields["process"] == "session leader" else "daemon"
-    trace = _shown(fields["traceback"]).rstrip()
+    if walk is not None:
+        facts = _own(facts, kind, walk)
+    facts.setdefault("pid", pid)
+    error = kind(shown(str(fields["message"]), TEXT_LARGEST, lines=True), **facts)
+    trace = shown(str(fields["traceback"]), TRACEBACK_LARGEST, lines=True).rstrip()
     if trace and kind is not StartError:
-        error.add_note(f"In the {process} (pid {int(fields['pid'])}):\n{trace}")
-    for note in fields["notes"]:
-        error.add_note(_shown(note))
+        error.add_note(f"In the {_process(fields['process'], pid)}:\n{trace}")
+    for note in fields["notes"][:MOST_NOTES]:
+        error.add_note(shown(str(note), SHORT_LARGEST, lines=True))
     return error
 
 
-def _shown(text: object) -> str:
-    """Without control characters, which a terminal would obey."""
-    return "".join(repr(c)[1:-1] if _is_control(c) else c for c in str(text))
-
-
-def _is_control(c: str) -> bool:
-    return c != "\n" and (c < " " or "\x7f" <= c < "\xa0")
+def _process(name: object, pid: int | None) -> str:
+    if name in OTHERS:
+        return str(name)
+    return f"daemon (pid {pid})" if pid else "daemon"
 
 
 def _is_fact(key: object, value: object) -> bool:
     if key in ("step", "path"):
         return isinstance(value, str)
     return key in ("pid", "errno", "exit_status", "signal_number") and isinstance(value, int)
+
+
+def _own(said: dict[str, Any], kind: type, walk: Walk) -> dict[str, Any]:
+    """Of what a report says, the facts that the launcher knows as well: the daemon may be hostile,
+    and programs act on these, as `AlreadyRunning.handle` does on the path.
+    """
+    options = walk.options
+    lock = getattr(options.pidfile_lock, "path", None)
+    places = {options.chroot_directory, options.working_directory, lock}
+    places.update(stream.path for stream in options.streams)
+    known = {"pid": (), "step": {step.name for step in walk.steps}, "path": places}
+    facts = {key: value for key, value in said.items() if value in known.get(key, (value,))}
+    if kind.__name__ in LOCK_ERRORS:
+        facts["path"] = lock
+    return facts
 
 
 def unready(error: BaseException | None) -> tuple[DaemonError, int]:

@@ -61,13 +61,13 @@ class LastWords:
             return
         LastWords.told = error
         try:
-            from .failures import full_traceback
+            from .failures import records
         except OSError:  # no descriptor is left to read it: ours is one, and is made anew
             self.close()
-            from .failures import full_traceback
+            from .failures import records
         deadline = time.monotonic() + PATIENCE
-        for line in full_traceback(error).splitlines():
-            for text in _pieces(line.encode("utf-8", "backslashreplace")):
+        for line in records(error):
+            for text in _pieces(line.encode()):
                 self._record(text, deadline)
 
     def _record(self, text: bytes, deadline: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import DaemonError, StartError
 from ..system.processes import SIGNALS, Child, ending, poll, signal
-from .frames import HELLO, READY, Frames, send
+from .frames import HELLO, READY, WORDS_LARGEST, Frames, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ class Launcher:
                 self._drain()
             kind, payload = self.frames.first() if self.frames.complete else (b"", b"")
             if kind == READY:
-                self.report.words = payload.decode("utf-8", "replace")
+                self.report.words = _words(payload)
                 self.leader.wait_or_kill(LAST_WORDS)
                 return self.daemon.pid if self.daemon else 0
             if kind or self.frames.hostile:
-                raise _decoded(payload, self.daemon.pid if self.daemon else None)
+                raise self._decoded(payload)
             if not self.open or ended:
                 raise self._silent()
 
@@ -86,6 +86,11 @@ class Launcher:
             if kind == HELLO and payload.isdigit():
                 self.frames.drop()
                 self.daemon = Child(int(payload), ours=False)
+
+    def _decoded(self, payload: bytes) -> DaemonError:
+        from .failures import decode
+
+        return decode(payload, self.daemon.pid if self.daemon else None, self.report.walk)
 
     def _silent(self) -> StartError:
         self.leader.wait(GRACE)  # the end of its pipe comes a moment before its own
@@ -129,7 +134,10 @@ class Launcher:
             self.daemon.close()
 
 
-def _decoded(payload: bytes, pid: int | None) -> DaemonError:
-    from .failures import decode
+def _words(payload: bytes) -> str:
+    """The daemon's own, which may be hostile."""
+    if not payload:
+        return ""
+    from ..system.text import shown
 
-    return decode(payload, pid)
+    return shown(payload.decode("utf-8", "replace"), WORDS_LARGEST)
