@@ -14,6 +14,7 @@ import sys
 from ..errors import DaemonError, refuse
 from ..report.frames import WORDS_LARGEST, write
 from ..system.processes import lifted, open_pipe
+from .interpreter import BEGIN, interpreter_options, require_interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,19 +40,6 @@ PASSED = (
     "steps",
     "record_trace",
 )
-BEGIN = "from daemon_context.embedding.fresh import obey"
-# The options that `sys.flags` tells of. What else is in it comes from -X, which is passed as it is,
-# or is for those who type.
-FLAGS = {
-    "isolated": "I",
-    "ignore_environment": "E",
-    "no_user_site": "s",
-    "no_site": "S",
-    "optimize": "O",
-    "dont_write_bytecode": "B",
-    "bytes_warning": "b",
-    "verbose": "v",
-}
 REMEDY = "give functions of modules that can be imported, and values that can be pickled"
 
 
@@ -64,7 +52,7 @@ def spawn(context: DaemonContext, target: str, args: Args, kwargs: Kwargs) -> Ha
     from ..system.descriptors import is_open
 
     _require_importable(target)
-    _require_interpreter(target)
+    require_interpreter(target)
     options = freeze(context, spawning=True)
     streams = {stream.fd for stream in options.streams}
     kept = {fd for fd in options.files_preserve | streams if fd >= 0 and is_open(fd)}
@@ -80,50 +68,6 @@ def _require_importable(target: str) -> None:
         raise refuse(
             "target", target, "a function of a module, as a fresh interpreter has another __main__"
         )
-
-
-def _require_interpreter(target: str) -> None:
-    """What is started instead may be this program again, which starts itself, and so on."""
-    if not sys.executable:
-        why = "sys.executable is empty"
-    elif not _is_python() and _is_this_program(sys.executable):
-        why = f"{sys.executable!r} is no Python but this program, which would start itself"
-    elif any(BEGIN in argument for argument in sys.argv):
-        why = f"{sys.executable!r} was started as one, and is this program again"
-    else:
-        return
-    raise DaemonError(
-        f"cannot run {target!r} in a fresh interpreter: {why}; give the function itself, from the "
-        "main thread and outside of an event loop, or assign sys.executable the path of a Python "
-        "that can import this program's modules"
-    )
-
-
-def _is_python() -> bool:
-    """Whether the interpreter's own main() runs here, and not a program that has one built in."""
-    frozen = getattr(sys, "frozen", False)  # PyInstaller, cx_Freeze, PyOxidizer
-    compiled = hasattr(sys.modules.get("__main__"), "__compiled__")  # Nuitka
-    return any(sys.orig_argv) and not frozen and not compiled
-
-
-def _is_this_program(path: str) -> bool:
-    try:
-        return os.path.samefile(path, "/proc/self/exe")
-    except OSError:  # it isn't there, which is said when it is started; or there is no /proc
-        return False
-
-
-def _interpreter_options() -> list[str]:
-    """Our own interpreter's, as far as they say what is imported and how code behaves.
-
-    `subprocess._args_from_interpreter_flags` is private, and drops most of -X.
-    """
-    options = [f"-{option * getattr(sys.flags, flag)}" for flag, option in FLAGS.items()]
-    options += [f"-W{action}" for action in sys.warnoptions]
-    for name, value in sys._xoptions.items():
-        options.append(f"-X{name}" if value is True else f"-X{name}={value}")
-    # What lies in the working directory must not be imported by chance.
-    return ["-P", *(option for option in options if option != "-")]
 
 
 def _order(
@@ -211,7 +155,7 @@ def _interpreter(order: int, answer: int, kept: set[int], target: str) -> Popen[
     own = os.path.dirname(sys.modules["daemon_context"].__path__[0])
     program = f"import sys; sys.path.append({own!r}); {BEGIN}; obey({order}, {answer})"
     return Popen(
-        [sys.executable, *_interpreter_options(), "-c", program, target],
+        [sys.executable, *interpreter_options(), "-c", program, target],
         pass_fds=sorted({order, answer, *(fd for fd in kept if fd > 2)}),
     )
 
@@ -293,7 +237,7 @@ def _obeyed(order: int) -> Handle:
             f"a fresh interpreter can't read the options and arguments: {error}; {REMEDY}"
         ) from error
     context = kind.__new__(kind)
-    for name, value in values.items():  # by its constructor: that may be another in a subclass
+    for name, value in values.items():  # no call: a subclass may have arguments of its own
         setattr(context, name, value)
     handle: Handle = context.spawn(_found(target), *args, **kwargs)
     return handle
