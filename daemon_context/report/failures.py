@@ -146,13 +146,13 @@ def _own(said: dict[str, Any], kind: type, walk: Walk) -> dict[str, Any]:
     and programs act on these, as `AlreadyRunning.handle` does on the path.
     """
     options = walk.options
-    lock = getattr(options.pidfile_lock, "path", None)
-    places = {options.chroot_directory, options.working_directory, lock}
+    pidfile = getattr(options.pidfile, "path", None)  # another library's has one as well
+    places = {options.chroot_directory, options.working_directory, pidfile}
     places.update(stream.path for stream in options.streams)
     known = {"pid": (), "step": {step.name for step in walk.steps}, "path": places}
     facts = {key: value for key, value in said.items() if value in known.get(key, (value,))}
     if kind.__name__ in LOCK_ERRORS:
-        facts["path"] = lock
+        facts.update(path=pidfile, pid=None)  # a pid would be the holder's, whom nobody has proven
     return facts
 
 
