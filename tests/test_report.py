@@ -82,7 +82,8 @@ def test_what_a_step_raises_in_the_daemon_is_raised_in_the_launcher(
 ) -> None:
     message, traced = RAISED[way]
     for number, outcome in fail_at(box, way, IN_DAEMON).items():
-        assert outcome["message"].startswith(message), number
+        # Half of a pair can't be shown: see test_untrusted_text.
+        assert outcome["message"].startswith(message.replace("\udcff", r"\udcff")), number
         assert outcome["message"].endswith(place(number))
         assert outcome["step"] == "fail"
         notes = "\n".join(outcome["notes"])
@@ -94,10 +95,13 @@ def test_what_a_step_raises_in_the_daemon_is_raised_in_the_launcher(
             expected = "DaemonOSEnvironmentError"
         elif way == "DaemonError":
             expected = "DaemonError"
-            assert (outcome["path"], outcome["pid"]) == ("/some/path", 4711)
+            # Such facts the launcher takes from nobody: see test_report_hostile.
+            assert outcome["path"] is None
+            assert f"In the daemon (pid {outcome['pid']}):" in notes
+            assert outcome["pid"] != 4711
         assert outcome["class"] == expected
         if way == "OSError":
-            assert (outcome["errno"], outcome["path"]) == (2, "/proc/no-such-place")
+            assert (outcome["errno"], outcome["path"]) == (2, None)
             assert "OSError" in outcome["kinds"]
 
 

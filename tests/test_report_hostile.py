@@ -95,7 +95,7 @@ FACTS = {
     "class": "daemon_context.errors.StepError", "text": "m", "ours": "StepError", "facts": {},
     "notes": ["n"], "frames": [["f.py", 3, "f"]],
 }  # fmt: skip
-REPORT = {"step": 0, "pid": 5, "process": "daemon", "error": FACTS}
+REPORT = {"step": 0, "process": "daemon", "error": FACTS}
 
 
 def as_report(**facts: Any) -> bytes:
@@ -110,17 +110,17 @@ def test_facts_that_are_none_are_left_out() -> None:
     odd = {"step": 3, "path": 4, "errno": "5", "evil": 6, "pid": "7", "signal_number": 9}
     error = decode(None, as_report(facts=odd), 1)
     assert isinstance(error, StepError)
-    assert (str(error), error.pid, error.signal_number) == ("m", 5, 9)
+    assert (str(error), error.pid, error.signal_number) == ("m", 1, 9)
     assert (error.step, error.path, error.errno) == (None, None, None)
-    assert error.__notes__ == ['In the daemon (pid 5):\n  File "f.py", line 3, in f', "n"]
+    assert error.__notes__ == ['In the daemon (pid 1):\n  File "f.py", line 3, in f', "n"]
 
 
 @pytest.mark.parametrize(
     "payload",
     [b"", b"{", b"3", b"{}", b"[]", b"[" * 200_000,
      *(json.dumps({**REPORT, **part}).encode()
-       for part in ({"pid": 1e999}, {"pid": "x"}, {"pid": None}, {"error": 3}, {"step": {}})),
-     *(as_report(**part) for part in ({"facts": 3}, {"notes": 4}, {"frames": [1]}))],
+       for part in ({"error": 3}, {"step": {}})),
+     *(as_report(**part) for part in ({"facts": 3}, {"notes": 4}, {"notes": {}}, {"frames": [1]}))],
 )  # fmt: skip
 def test_a_report_that_can_not_be_read_is_an_error_too(payload: bytes) -> None:
     error = decode(None, payload, 7)
@@ -355,3 +355,79 @@ def test_a_flood_from_a_descendant_of_a_dead_daemon_keeps_nobody(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+FORGING = """
+    import json, os, sys
+    from daemon_context import DEFAULT_STEPS, AlreadyRunning, DaemonContext, DaemonError, Step
+    from daemon_context.report.frames import ERROR, send
+
+    class Lie(Step):
+        def apply(self, walk):
+            facts = {"path": sys.argv[1], "pid": int(sys.argv[2]), "step": sys.argv[3], "errno": 13}
+            error = {"class": sys.argv[4], "ours": sys.argv[4], "text": "m", "facts": facts,
+                     "notes": [], "frames": [["t.py", 1, "t"]]}
+            said = {"error": error, "step": walk.number, "process": "session leader"}
+            pipe = walk.report.report_w if sys.argv[5] == "leader" else walk.report.outcome_w
+            send(pipe, ERROR, json.dumps(said).encode())
+            os._exit(0)
+
+    steps = DEFAULT_STEPS.insert_after("change-owner", Lie())
+    pidfile = os.path.abspath("own.pid") if sys.argv[6] == "own" else None
+    context = DaemonContext(steps=steps, uid="nobody", pidfile=pidfile, stdout="own.log")
+    try:
+        context.spawn(print)
+    except DaemonError as error:
+        told = {"class": type(error).__name__, "path": error.path, "pid": error.pid,
+                "step": error.step, "handle": None}
+        if isinstance(error, AlreadyRunning):
+            try:
+                told["handle"] = error.handle.pid
+            except DaemonError as refused:
+                told["handle"] = str(refused)
+        print(json.dumps(told))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("to", ["leader", "launcher"])
+@pytest.mark.parametrize("kind", ["AlreadyRunning", "LockTimeout", "PidFileError", "StepError"])
+@pytest.mark.parametrize("pidfile", ["own", "none"])
+def test_a_hostile_daemon_names_no_path_pid_or_step(
+    open_box: support.Sandbox, to: str, kind: str, pidfile: str
+) -> None:
+    """Another daemon has the file that it names: root would stop that one."""
+    box = open_box
+    box.run("""
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="victim.pid", detach_process=True, working_directory="."):
+            import time; time.sleep(600)
+    """)
+    victim = box.pid("victim.pid")
+    done = box.run(FORGING, box.path / "victim.pid", victim, "../evil", kind, to, pidfile)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert told["class"] == kind
+    assert told["step"] is None
+    if kind == "StepError":
+        assert told["pid"] not in (victim, None)
+    else:
+        assert told["pid"] is None, "it would be the holder's"
+    own = str(box.path / "own.pid") if pidfile == "own" and kind != "StepError" else None
+    assert told["path"] == own
+    if kind == "AlreadyRunning":
+        words = "no daemon can be found" if own else "nobody knows which"
+        assert words in told["handle"]
+    assert support.alive(victim)
+
+
+def test_a_path_and_a_step_that_the_launcher_knows_arrive(box: support.Sandbox) -> None:
+    done = box.run("""
+        import json
+        from daemon_context import DaemonContext, DaemonError
+        try:
+            DaemonContext(working_directory="/nope").spawn(print)
+        except DaemonError as error:
+            print(json.dumps([error.path, error.step, error.errno]))
+    """)
+    assert json.loads(done.stdout) == ["/nope", "change-directory", 2]

@@ -11,6 +11,7 @@ import os
 from ..system.endings import started_at
 from ..system.processes import is_alive, stat_fields
 from . import statusfile
+from .statusfile import TEXT_LARGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,25 +71,23 @@ def status_of(pidfile: PidFile) -> Status:
 
 
 def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
+    from ..system.text import shown
+
     pid = holder.pid
     visible = bool(pid) and stat_fields(pid or 0) is not None
     since = started_at(pid) if pid and visible else None
     if said is None:
         state, text, words = "running", None, ""
     else:
-        text = said.get("text") if isinstance(said.get("text"), str) else None
+        text = said.get("text")
+        text = shown(text, TEXT_LARGEST, lines=True) if isinstance(text, str) else None
         state = "ready" if said.get("ready") is True else "starting"
-        words = f": {_printable(text)}" if text else ""
+        words = f": {shown(text, TEXT_LARGEST)}" if text else ""
     name = f"running with pid {pid}" if pid else "running in another pid namespace"
     not_yet = ", not ready yet" if state == "starting" else ""
     return Status(
         state, f"{name}{not_yet}{words}", pid=pid, since=since, text=text, visible=visible
     )
-
-
-def _printable(text: str) -> str:
-    """Without what a terminal would obey, and what can't be encoded."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:

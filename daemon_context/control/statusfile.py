@@ -29,6 +29,7 @@ MODE = 0o600
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 LARGEST = 1 << 20  # room for the capped texts, at the twelve bytes that JSON needs for some
 TEXT_LARGEST = 1 << 14
+TRACEBACK_LARGEST = 1 << 15
 
 
 def path_of(pidfile: str) -> str:

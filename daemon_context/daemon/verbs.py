@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from . import Daemon
 
 GENERIC, NO_PERMISSION, NOT_CONFIGURED, NOT_RUNNING = 1, 4, 6, 7
+LINE_LARGEST = 1 << 15
 INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
 STATES = {"ready": 0, "running": 0, "starting": 0, "dead": 1, "stopped": 3, "unknown": 4}
 
@@ -108,7 +109,9 @@ _VERBS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
 
 
 def _say(daemon: Daemon, text: str) -> None:
-    line = f"{type(daemon).__name__}: {text}"
+    from ..system.text import shown
+
+    line = shown(f"{type(daemon).__name__}: {text}", LINE_LARGEST)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     # The exit status must tell how it went, and not that a word can't be shown here.
     print(line.encode(encoding, "backslashreplace").decode(encoding))

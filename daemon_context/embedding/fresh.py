@@ -12,7 +12,10 @@ import os
 import sys
 
 from ..errors import DaemonError, refuse
+from ..options import Given
+from ..report.frames import WORDS_LARGEST, write
 from ..system.descriptors import lifted, open_pipe
+from .interpreter import BEGIN, interpreter_options, require_interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import Any
 
-    from ..options import Given
     from ..options.frozen import Options, Target
     from . import Handle
 
@@ -50,6 +52,7 @@ def spawn(context: Given, target: str, args: tuple[Any, ...], kwargs: dict[str, 
     from ..system.descriptors import is_open
 
     _require_importable(target)
+    require_interpreter(target)
     options = freeze(context, goes_on=True, always=True)
     streams = {stream.fd for stream in options.streams}
     kept = {fd for fd in options.files_preserve | streams if fd >= 0 and is_open(fd)}
@@ -150,13 +153,9 @@ def _interpreter(order: int, answer: int, kept: set[int], target: str) -> Popen[
     from subprocess import Popen
 
     own = os.path.dirname(sys.modules["daemon_context"].__path__[0])
-    program = (
-        f"import sys; sys.path.append({own!r}); "
-        f"from daemon_context.embedding.fresh import obey; obey({order}, {answer})"
-    )
+    program = f"import sys; sys.path.append({own!r}); {BEGIN}; obey({order}, {answer})"
     return Popen(
-        # -P: what lies in the working directory must not be imported by chance.
-        [sys.executable, "-P", "-c", program, target],
+        [sys.executable, *interpreter_options(), "-c", program, target],
         pass_fds=sorted({order, answer, *(fd for fd in kept if fd > 2)}),
     )
 
@@ -165,7 +164,7 @@ def _exchange(order_w: int, order: bytes, answer_r: int) -> bytes:
     with open(answer_r, "rb") as answer:
         try:
             while order:
-                order = order[os.write(order_w, order) :]
+                order = order[write(order_w, order) :]
         except BrokenPipeError:  # it has ended already: its status says more
             pass
         finally:
@@ -177,6 +176,7 @@ def _answered(answer: bytes, returncode: int) -> Handle:
     import json
 
     from ..report.failures import decode
+    from ..system.text import shown
     from . import Handle
 
     try:
@@ -185,12 +185,12 @@ def _answered(answer: bytes, returncode: int) -> Handle:
         failure = fields.get("failure")
     except (ValueError, KeyError, TypeError):
         raise DaemonError(
-            f"the fresh interpreter ended with status {returncode} and no answer; look at what it "
-            "wrote to stderr"
+            f"the fresh interpreter, {sys.executable!r}, ended with status {returncode} and no "
+            "answer; look at what it wrote to stderr, and whether that is a Python"
         ) from None
     if failure is not None:
         raise decode(None, failure.encode(), None)
-    return Handle(pid, str(fields.get("status", "")))
+    return Handle(pid, shown(str(fields.get("status", "")), WORDS_LARGEST))
 
 
 def obey(order: int, answer: int) -> None:
@@ -199,6 +199,7 @@ def obey(order: int, answer: int) -> None:
 
     for fd in (order, answer):
         os.set_inheritable(fd, False)
+    _keep_to_ourselves(answer)
     said: dict[str, Any] = {"pid": 0}
     try:
         handle = _obeyed(order)
@@ -206,9 +207,20 @@ def obey(order: int, answer: int) -> None:
     except Exception as error:
         from ..report.facts import encoded
 
-        said["failure"] = encoded(error, 0, "daemon").decode()
+        said["failure"] = encoded(error, 0, "fresh interpreter").decode()
     with open(answer, "wb") as file:
         file.write(json.dumps(said).encode() + b"\n")
+
+
+def _keep_to_ourselves(fd: int) -> None:
+    """Whatever is preserved: the daemon, as whichever user, must not answer in our place."""
+    still_open = [fd]
+
+    def close() -> None:
+        while still_open:  # in the first child: in its own ones, the number may be another file's
+            os.close(still_open.pop())
+
+    os.register_at_fork(after_in_child=close)
 
 
 def _obeyed(order: int) -> Handle:
@@ -224,9 +236,8 @@ def _obeyed(order: int) -> Handle:
         raise DaemonError(
             f"a fresh interpreter can't read the options and arguments: {error}; {REMEDY}"
         ) from error
-    context = kind.__new__(kind)  # a subclass may have arguments of its own
-    for name, value in values.items():
-        setattr(context, name, value)
+    context = kind.__new__(kind)
+    Given.__init__(context, **values)  # a subclass may have arguments of its own
     handle: Handle = context.spawn(_found(target), *args, **kwargs)
     return handle
 

@@ -29,6 +29,9 @@ class AlreadyRunning(StepError):
 
         :raises DaemonError: there is none (any more), or it is in another pid namespace
         """
+        if self.path is None:
+            raise DaemonError("nobody knows which pid file's daemon runs already")
+
         from ..embedding import running
 
         return running(str(self.path))

@@ -25,7 +25,7 @@ from ..sequence.keeping import preserved
 from ..system.descriptors import is_still, open_numbers, open_pipe
 from ..system.processes import SIGNALS, Child, poll, signal
 from .facts import as_json, encoded, exit_status
-from .frames import ERROR, HELLO, READY, Frames, send
+from .frames import ERROR, HELLO, READY, WORDS_LARGEST, Frames, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
 
 TYPE_CHECKING = False
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ..sequence.walk import Walk
-
-WORDS_LARGEST = 1000
 
 
 class Report:
@@ -164,7 +162,7 @@ class Report:
         frames.drain(self.report_r)
         if frames.complete:
             return self._relay(child, frames)
-        died = {"died": child.status, "pid": child.pid, "step": self._step_in_work()}
+        died = {"died": child.status, "step": self._step_in_work()}
         return self._tell(ERROR, as_json(died).encode())
 
     def _step_in_work(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from ..errors import DaemonError, text_of
+from ..system.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def encoded(error: BaseException | None, number: int, process: str) -> bytes:
 
     :param error: None: the body has ended without one, and without being ready
     :param number: of the step that failed; 0: the body of the context
-    :param process: which of ours this is; by its ids, a daemon that made a session would be another
+    :param process: which of ours this is
     """
-    told: dict[str, Any] = {"process": process, "pid": os.getpid(), "step": number}
+    told: dict[str, Any] = {"process": process, "step": number}
     told["error"] = error and fitting(error)
     return as_json(told).encode()
 
@@ -54,11 +55,11 @@ def facts_of(error: BaseException, deepest: int = DEEPEST) -> dict[str, Any]:
     kind = type(error)
     where = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     told: dict[str, Any] = {
-        "class": capped(f"{where}{kind.__qualname__}", SHORT_LARGEST),
-        "text": capped(text_of(error), TEXT_LARGEST),
+        "class": shown(f"{where}{kind.__qualname__}", SHORT_LARGEST),
+        "text": shown(text_of(error), TEXT_LARGEST, lines=True),
         "ours": next((k.__name__ for k in kind.__mro__ if _is_ours(k)), ""),
         "notes": [
-            capped(str(note), SHORT_LARGEST)
+            shown(str(note), SHORT_LARGEST, lines=True)
             for note in getattr(error, "__notes__", ())[:MOST_NOTES]
         ],
         "frames": _frames(error.__traceback__) if deepest else [],
@@ -101,7 +102,7 @@ def _tell_others(error: BaseException, told: dict[str, Any], deepest: int) -> No
 
 def _code(code: object) -> Any:
     """As it is, or as a list with what stands for it."""
-    return _plain(code) if isinstance(code, (int, str, type(None))) else [_plain(repr(code))]
+    return code if isinstance(code, (int, type(None))) else [shown(repr(code), TEXT_LARGEST)]
 
 
 def _is_ours(kind: type) -> bool:
@@ -112,7 +113,7 @@ def _plain(value: object) -> int | str | None:
     if isinstance(value, (int, type(None))):
         return value
     text = os.fsdecode(value) if isinstance(value, bytes) else str(value)
-    return capped(text, SHORT_LARGEST)
+    return text if len(text) <= SHORT_LARGEST else None  # a path that were cut would be another one
 
 
 def _frames(traceback: TracebackType | None) -> list[list[str | int]]:
@@ -132,14 +133,6 @@ def exit_status(error: BaseException | None) -> int:
     if not isinstance(error, SystemExit) or not isinstance(error.code, int):
         return 1
     return error.code & 0xFF or 1  # the interpreter, too, makes one byte of it
-
-
-def capped(text: str, largest: int) -> str:
-    """The text, or its beginning and its end."""
-    if len(text) <= largest:
-        return text
-    half = largest // 2 - 32  # room for the words between
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
 def as_json(value: object) -> str:

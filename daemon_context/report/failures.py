@@ -11,15 +11,25 @@ import linecache
 import sys
 from traceback import FrameSummary, StackSummary
 
-from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, by_name, text_of
+from ..errors import (
+    LOCK_ERRORS,
+    DaemonError,
+    DaemonOSEnvironmentError,
+    StartError,
+    by_name,
+    text_of,
+)
 from ..sequence import in_words
 from ..sequence.walk import Walk, words
 from ..system.endings import ending
+from ..system.text import shown
+from .facts import MOST_NOTES, SHORT_LARGEST, TEXT_LARGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+OTHERS = ("session leader", "fresh interpreter")  # that report, beside the daemon
 CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
@@ -36,15 +46,15 @@ def decode(walk: Walk | None, payload: bytes, pid: int | None) -> DaemonError:
     try:
         fields = json.loads(payload.decode("utf-8", "replace"))
         if "died" in fields:
-            return _obituary(walk, fields)
-        return _failure(walk, fields)
+            return _obituary(walk, fields, pid)
+        return _failure(walk, fields, pid)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return StartError(
             "the daemon failed before it was ready, and its report can't be read", pid=pid
         )
 
 
-def _failure(walk: Walk | None, fields: dict[str, Any]) -> DaemonError:
+def _failure(walk: Walk | None, fields: dict[str, Any], pid: int | None) -> DaemonError:
     facts, number = fields["error"], int(fields["step"])
     error = _rebuilt(facts) if facts else None
     if walk is None:
@@ -53,16 +63,38 @@ def _failure(walk: Walk | None, fields: dict[str, Any]) -> DaemonError:
         failure = in_words(walk, number, error) if number and error else _unready(error)
     if not isinstance(failure, DaemonError):
         failure = StartError(words(failure or StartError()))
-    if failure.pid is None:
-        failure.pid = int(fields["pid"])
+    if walk is not None:
+        _disbelieve(failure, walk, pid)
+    elif failure.pid is None:
+        failure.pid = pid
     if facts:
-        _annotate(failure, failure is error, facts, fields)
+        _annotate(failure, failure is error, facts, _process(fields["process"], pid))
     return failure
 
 
-def _annotate(
-    failure: DaemonError, itself: bool, facts: dict[str, Any], fields: dict[str, Any]
-) -> None:
+def _disbelieve(failure: DaemonError, walk: Walk, pid: int | None) -> None:
+    """Leave only those facts that the launcher knows as well: the daemon may be hostile, and
+    programs act on these, as `AlreadyRunning.handle` does on the path.
+    """
+    options = walk.options
+    pidfile = getattr(options.pidfile, "path", None)  # another library's has one as well
+    places = {options.chroot_directory, options.working_directory, pidfile}
+    places.update(stream.path for stream in options.streams)
+    if failure.step not in walk.steps.names:
+        failure.step = None
+    failure.path = failure.path if failure.path in places else None
+    failure.pid = pid
+    if type(failure).__name__ in LOCK_ERRORS:
+        failure.path, failure.pid = pidfile, None  # the holder's pid nobody has proven
+
+
+def _process(name: object, pid: int | None) -> str:
+    if name in OTHERS:
+        return str(name)
+    return f"daemon (pid {pid})" if pid else "daemon"
+
+
+def _annotate(failure: DaemonError, itself: bool, facts: dict[str, Any], process: str) -> None:
     """The remote traceback, and the error's notes. Of an error of ours the cause has the frames
     that matter; its notes travel by themselves.
     """
@@ -72,15 +104,18 @@ def _annotate(
     else:
         trace = formatted(cause) if cause else "".join(_stack(facts))
     if trace and type(failure) is not StartError:
-        process = "session leader" if fields["process"] == "session leader" else "daemon"
-        failure.add_note(f"In the {process} (pid {int(fields['pid'])}):\n{trace.rstrip()}")
-    for note in facts["notes"]:
-        failure.add_note(_shown(note))
+        failure.add_note(f"In the {process}:\n{trace.rstrip()}")
+    for note in _notes(facts):
+        failure.add_note(note)
+
+
+def _notes(facts: dict[str, Any]) -> list[str]:
+    return [shown(str(note), SHORT_LARGEST, lines=True) for note in facts["notes"][:MOST_NOTES]]
 
 
 def _rebuilt(facts: dict[str, Any]) -> BaseException:
     """The class comes from an allow-list: a report must not choose what is run here."""
-    text = _shown(facts["text"])
+    text = _text(facts)
     ours = by_name(str(facts["ours"])) if facts["ours"] else None
     if ours is not None:
         return ours(text, **{key: v for key, v in facts["facts"].items() if _is_fact(key, v)})
@@ -97,17 +132,17 @@ class _Shown(str):
 
 
 def _exit_code(told: Any) -> Any:
-    return _Shown(_shown(told[0])) if isinstance(told, list) else told
+    return _Shown(shown(str(told[0]), TEXT_LARGEST)) if isinstance(told, list) else told
 
 
 def _stand_in(facts: dict[str, Any], text: str) -> BaseException:
     """Of a class of that name, made here."""
     base = OSError if "os" in facts else SystemExit if "exit" in facts else Told
-    kind: type[BaseException] = type(_shown(facts["class"]).rpartition(".")[2], (base,), {})
+    kind: type[BaseException] = type(_name(facts).rpartition(".")[2], (base,), {})
     number, strerror, first, second = facts.get("os") or [None] * 4
     if not isinstance(number, int):
         return kind(text)
-    return kind(number, _shown(strerror), first, None, second)
+    return kind(number, shown(str(strerror), SHORT_LARGEST), *_files(first, second))
 
 
 def _is_fact(key: object, value: object) -> bool:
@@ -116,9 +151,9 @@ def _is_fact(key: object, value: object) -> bool:
     return key in ("pid", "errno", "exit_status", "signal_number") and isinstance(value, int)
 
 
-def _obituary(walk: Walk | None, fields: dict[str, Any]) -> StartError:
+def _obituary(walk: Walk | None, fields: dict[str, Any], pid: int | None) -> StartError:
     """Of a daemon that died without a word: how, and in which step."""
-    pid, number, status = int(fields["pid"]), int(fields["step"]), fields["died"]
+    number, status = int(fields["step"]), fields["died"]
     how, facts = ("ended, nobody knows how,", {}) if status is None else ending(int(status))
     place, step = "", None
     if walk is not None and 1 <= number <= len(walk.steps):
@@ -152,8 +187,16 @@ def in_short(said: Any) -> tuple[str, str]:
 
 
 def _line(facts: dict[str, Any]) -> str:
-    text = _shown(facts["text"])
-    return f"{_shown(facts['class'])}{': ' if text else ''}{text}"
+    text = _text(facts)
+    return f"{_name(facts)}{': ' if text else ''}{text}"
+
+
+def _text(facts: dict[str, Any]) -> str:
+    return shown(str(facts["text"]), TEXT_LARGEST, lines=True)
+
+
+def _name(facts: dict[str, Any]) -> str:
+    return shown(str(facts["class"]), SHORT_LARGEST)
 
 
 def formatted(facts: dict[str, Any]) -> str:
@@ -166,7 +209,7 @@ def formatted(facts: dict[str, Any]) -> str:
     if stack:
         lines += ["Traceback (most recent call last):\n", *stack]
     lines.append(f"{_line(facts)}\n")
-    lines += [f"{_shown(note)}\n" for note in facts["notes"]]
+    lines += [f"{note}\n" for note in _notes(facts)]
     for number, member in enumerate(facts.get("members", ()), 1):
         lines.append(f"  +---------------- {number} ----------------\n")
         lines += [f"  | {line}\n" for line in formatted(member).splitlines()]
@@ -186,13 +229,10 @@ def _frame(file: str, line: int, name: str, known: set[str | None]) -> FrameSumm
     and have root read a secret or wait at a FIFO.
     """
     text = linecache.getline(file, line) if file in known else ""
-    return FrameSummary(_shown(file), line, _shown(name), lookup_line=False, line=text or "")
+    where, what = shown(file, SHORT_LARGEST), shown(name, SHORT_LARGEST)
+    return FrameSummary(where, line, what, lookup_line=False, line=shown(text, SHORT_LARGEST))
 
 
-def _shown(text: object) -> str:
-    """Without control characters, which a terminal would obey."""
-    return "".join(repr(c)[1:-1] if _is_control(c) else c for c in str(text))
-
-
-def _is_control(c: str) -> bool:
-    return c != "\n" and (c < " " or "\x7f" <= c < "\xa0")
+def _files(*names: Any) -> tuple[Any, ...]:
+    first, second = (shown(n, SHORT_LARGEST) if isinstance(n, str) else n for n in names)
+    return first, None, second

@@ -9,6 +9,7 @@ from ..system.processes import signal
 HELLO, READY, ERROR = b"H", b"R", b"E"
 HEADER = 5
 LARGEST = 1 << 20
+WORDS_LARGEST = 1000  # of READY: bytes as they are sent, characters as they are shown
 
 
 class Frames:
@@ -81,11 +82,11 @@ def write(fd: int, data: bytes) -> int:
     kill us here.
     """
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    before = signal.sigpending()
     try:
         return os.write(fd, data)
-    except BrokenPipeError:
-        if hasattr(signal, "sigtimedwait"):
-            signal.sigtimedwait({signal.SIGPIPE}, 0)
-        raise
     finally:
+        # Also after a write that came short: the reader has left in the middle of it.
+        if signal.SIGPIPE in signal.sigpending() - before and hasattr(signal, "sigtimedwait"):
+            signal.sigtimedwait({signal.SIGPIPE}, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -13,6 +13,7 @@ import sys
 import time
 
 from ..system.descriptors import is_still
+from ..system.text import shown
 from .facts import plain
 from .frames import write
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LOG = "/dev/log"
 PRIORITY = 3 << 3 | 3  # facility daemon, severity err (RFC 5424)
+RECORDS_LARGEST = 1 << 20  # characters of all together
 LONGEST = 2000  # bytes of text in a record; daemons of old cut at 2048
 PATIENCE = 5.0  # seconds that the log daemon may be busy; a stuck one must not keep us from ending
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -58,8 +60,8 @@ class LastWords:
             return
         LastWords.told = error
         deadline = time.monotonic() + PATIENCE
-        for line in self._text(error).splitlines():
-            for text in _pieces(line.encode("utf-8", "backslashreplace")):
+        for line in shown(self._text(error), RECORDS_LARGEST, lines=True).splitlines():
+            for text in _pieces(line.encode()):
                 self._record(text, deadline)
 
     def _text(self, error: BaseException) -> str:

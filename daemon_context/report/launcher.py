@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..errors import DaemonError, StartError
 from ..system.processes import SIGNALS, Child, poll, signal
-from .frames import HELLO, READY, Frames, send
+from ..system.text import shown
+from .frames import HELLO, READY, WORDS_LARGEST, Frames, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Launcher:
                 self._drain()
             kind, payload = self.frames.first() if self.frames.complete else (b"", b"")
             if kind == READY:
-                self.report.words = payload.decode("utf-8", "replace")
+                self.report.words = _words(payload)
                 self.leader.wait_or_kill(LAST_WORDS)
                 return self.daemon.pid if self.daemon else 0
             if kind or self.frames.hostile:
@@ -134,3 +135,8 @@ class Launcher:
         self.leader.close()
         if self.daemon is not None:
             self.daemon.close()
+
+
+def _words(payload: bytes) -> str:
+    """The daemon's own, which may be hostile."""
+    return shown(payload.decode("utf-8", "replace"), WORDS_LARGEST)
