@@ -1057,12 +1057,18 @@ def test_who_started_the_program_is_not_asked(box: support.Sandbox) -> None:
     done = box.run("""
         import sys
         from daemon_context import DaemonContext
+        from daemon_context.manager import supervisor
         def target():
             pass
-        DaemonContext().spawn(target)
-        print("daemon_context.manager.supervisor" in sys.modules)
+        supervisor.detect = None
+        context = DaemonContext()
+        context.spawn(target)
+        try:
+            context.open()
+        except TypeError:
+            print("open() asks")
     """)
-    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert (done.stdout, done.stderr) == ("open() asks\n", "")
 
 
 def test_a_target_that_fails_before_it_is_ready_does_not_wait_for_its_threads(
