@@ -6,7 +6,9 @@ credentials(7), setgroups(2), setresuid(2). Imported only where the owner change
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 
 from ..errors import DaemonOSEnvironmentError, OptionError, refuse
 from ..system.credentials import (
@@ -56,8 +58,6 @@ def _saved_ids() -> tuple[int, int]:
 
 
 def _uid(value: Any) -> tuple[int, Any]:
-    import pwd
-
     expected = "None, a user's number or the name of a user that exists"
     if isinstance(value, str):
         try:
@@ -77,8 +77,6 @@ def _uid(value: Any) -> tuple[int, Any]:
 def _gid(value: Any, uid: int, entry: Any, *, given: bool) -> int:
     expected = "None, a group's number or the name of a group that exists"
     if isinstance(value, str):
-        import grp
-
         try:
             return grp.getgrnam(value).gr_gid
         except (KeyError, ValueError):
