@@ -269,7 +269,7 @@ class DaemonContext:
                 raise
             # Of a signal that came before the target began: the frames below are the launcher's.
             embedding.run_target(self, embedding.raised, (error,), {})
-        return embedding.Handle(walk.daemon, walk.words)
+        return embedding.Handle(walk.daemon, walk.words, walk.identity)
 
     def _sequence(self) -> Steps:
         """The sequence; an iterator gives its steps once only, so keep them."""

@@ -11,6 +11,7 @@ from ..errors import DaemonError, DaemonOSEnvironmentError, refuse
 from ..report import flush_standard_streams
 
 # All of it is imported before the fork: what a chroot holds must never be.
+from ..system.child import identity, identity_of
 from ..system.descriptors import open_numbers
 from ..system.owners import write_out
 from ..system.processes import (
@@ -20,7 +21,6 @@ from ..system.processes import (
     send_signal,
     signal,
     signal_name,
-    start_time,
 )
 
 TYPE_CHECKING = False
@@ -54,13 +54,17 @@ class Handle:
     :ivar status: what it said when it became ready; '' if nothing, or if it was found running
     """
 
-    def __init__(self, pid: int, status: str = "") -> None:
+    def __init__(self, pid: int, status: str = "", known: str | None = None) -> None:
         self.pid = pid
         self.status = status
-        self._started = start_time(pid)
+        # What the daemon has told itself: who has the number now may be another.
+        self._identity = identity_of(pid) if known is None else known
 
     def __repr__(self) -> str:
-        return f"<daemon {self.pid}, {'running' if self.is_alive() else 'ended'}>"
+        try:
+            return f"<daemon {self.pid}, {'running' if self.is_alive() else 'ended'}>"
+        except DaemonError:
+            return f"<daemon {self.pid}>"
 
     def is_alive(self) -> bool:
         """Whether the daemon runs; a zombie does not."""
@@ -114,10 +118,25 @@ class Handle:
             return None
         if pidfd is None:
             raise DaemonError("this system has no pidfds (Linux 5.3 has), which a handle needs")
-        if start_time(self.pid) != self._started:
+        try:
+            proven = self._is_meant(pidfd)
+        except BaseException:
             os.close(pidfd)
-            return None
-        return pidfd
+            raise
+        if proven:
+            return pidfd
+        os.close(pidfd)
+        return None
+
+    def _is_meant(self, pidfd: int) -> bool:
+        found = identity(self.pid, pidfd)
+        if found and self._identity:
+            return found == self._identity
+        raise DaemonError(
+            f"the process with pid {self.pid} can't be proven to be the daemon, as there is no "
+            "/proc here and Linux numbers processes for good only since 6.9: mount /proc",
+            pid=self.pid,
+        )
 
 
 def send(pid: int, pidfd: int, number: int) -> None:

@@ -190,7 +190,7 @@ def _answered(answer: bytes, returncode: int) -> Handle:
         ) from None
     if failure is not None:
         raise decode(failure.encode(), None)
-    return Handle(pid, str(fields.get("status", "")))
+    return Handle(pid, str(fields.get("status", "")), str(fields.get("identity", "")))
 
 
 def obey(order: int, answer: int) -> None:
@@ -202,7 +202,7 @@ def obey(order: int, answer: int) -> None:
     said: dict[str, Any] = {"pid": 0}
     try:
         handle = _obeyed(order)
-        said.update(pid=handle.pid, status=handle.status)
+        said.update(pid=handle.pid, status=handle.status, identity=handle._identity)
     except Exception as error:
         from ..report.failures import encode
 

@@ -22,10 +22,10 @@ import sys
 
 from ..errors import StartError
 from ..sequence import explained
+from ..system.child import Child, identity_of
 from ..system.processes import (
     CAP_KILL,
     SIGNALS,
-    Child,
     ending,
     has_capability,
     is_still,
@@ -52,6 +52,7 @@ class Report:
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
         self.words = ""  # the daemon's own, when it became ready
+        self.identity = ""  # of the daemon, in the launcher
         self.daemon = 0
         self.control_r, self.control_w = open_pipe(walk.acquire)
         self.outcome_r, self.outcome_w = open_pipe(walk.acquire)
@@ -67,9 +68,10 @@ class Report:
     # --- in the daemon
 
     def begin_daemon(self) -> None:
-        """Keep the daemon's ends, and tell the launcher the pid before any step can fail."""
+        """Keep the daemon's ends, and tell the launcher who this is before any step can fail."""
         self.walk.close(self.control_r, self.report_r, self.progress_r)
-        send(self.outcome_w, HELLO, str(os.getpid()).encode())
+        pid = os.getpid()
+        send(self.outcome_w, HELLO, f"{pid} {identity_of(pid)}".encode())
 
     def progress(self, number: int) -> None:
         """Note which step is in work, for the session leader to read if it kills us."""

@@ -39,7 +39,7 @@ class Walk:
         self.launcher = os.getpid()
         self.number = 0
         self.report: Report | None = None
-        self.daemon, self.words = 0, ""  # pid and words, in the launcher, once it is ready
+        self.daemon, self.identity, self.words = 0, "", ""  # in the launcher, once it is ready
         self.descriptors: set[int] = set()
         self.lasting: set[int] = set()  # acquired, and needed longer than the walk
         self.last_words: LastWords | None = None

@@ -83,7 +83,7 @@ def _launch(walk: Walk, leader: int, mask: Any) -> None:
     report, walk.report = walk.report, None
     try:
         walk.daemon = report.wait(leader, walk.options.start_timeout, mask)
-        walk.words = report.words
+        walk.words, walk.identity = report.words, report.identity
         walk.over = True
         walk.applied.clear()  # an interrupt that comes now is too late: it undoes nothing
         walk.close_all()

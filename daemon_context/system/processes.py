@@ -20,6 +20,7 @@ else:
 SIGNALS = signal.valid_signals()
 # The system's own: gevent puts one into `os` that waits for a SIGCHLD, which is blocked here.
 waitpid = sys.modules[os.name].waitpid
+waitid = getattr(sys.modules[os.name], "waitid", None)
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 LONGEST_POLL = 1_000_000  # seconds; poll(2) takes a C int of milliseconds
 CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 5, 6, 7, 18
@@ -117,26 +118,14 @@ def ending(status: int) -> tuple[str, dict[str, int]]:
     return f"exited with status {code}", {"exit_status": code}
 
 
-def reap(pid: int, *, block: bool = True) -> int | None:
+def reap(pid: int) -> None:
     """Wait for our child, and for no other: a `wait` for any child takes statuses from the
-    program's own ``subprocess``. None: it still runs, or somebody else has reaped it.
+    program's own ``subprocess``.
     """
     try:
-        reaped, status = waitpid(pid, 0 if block else os.WNOHANG)
+        waitpid(pid, 0)
     except ChildProcessError:  # SIGCHLD is ignored, or a handler of the program waits for all
-        return None
-    return status if reaped else None
-
-
-def peek_status(pid: int) -> int | None:
-    """The wait status of our child that has ended, which stays unreaped; None if nobody knows."""
-    try:
-        info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (ChildProcessError, AttributeError):  # macOS before CPython 3.13 has none
-        return None
-    if info is None:
-        return None
-    return info.si_status << 8 if info.si_code == os.CLD_EXITED else info.si_status & 0x7F
+        pass
 
 
 def open_pidfd(pid: int) -> int | None:
@@ -309,73 +298,3 @@ def has_threads() -> bool:
         return os.stat("/proc/self/task").st_nlink > 3
     except OSError:
         return "threading" in sys.modules
-
-
-class Child:
-    """A process that is watched through a pidfd, where the kernel has them.
-
-    :param ours: whether we are its parent, and so the ones to reap it
-    """
-
-    def __init__(self, pid: int, *, ours: bool = True) -> None:
-        self.pid = pid
-        self.ours = ours
-        self.status: int | None = None
-        self.gone = False
-        self.pidfd: int | None = None
-        try:
-            self.pidfd = open_pidfd(pid)
-        except ProcessLookupError:
-            # Not ours, or SIGCHLD is ignored: it is reaped, and the number another's by now.
-            self.gone = True
-
-    @property
-    def fds(self) -> set[int]:
-        return set() if self.pidfd is None else {self.pidfd}
-
-    def ended(self) -> bool:
-        """Whether it has ended. It stays unreaped, so that its number can't be used again."""
-        if not self.wait(0):
-            return False
-        if self.ours and self.status is None:
-            self.status = peek_status(self.pid)
-        return True
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the end; False when the time is over first."""
-        return self.gone or wait_ended(self.pid, self.pidfd, seconds)
-
-    def wait_or_kill(self, seconds: float) -> None:
-        """Wait for the end, then force it; reap it in both cases."""
-        if not self.wait(seconds):
-            self.kill()
-        if self.ended() and self.ours:
-            reap(self.pid)
-
-    def end(self, grace: float) -> None:
-        """SIGTERM, and after the grace SIGKILL."""
-        if self.gone:
-            return
-        send_signal(self.pid, self.pidfd, signal.SIGTERM)
-        self.wait_or_kill(grace)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it has worked."""
-        if self.gone:
-            return
-        send_signal(self.pid, self.pidfd, signal.SIGKILL)
-        self.wait(KILL_TIMEOUT)
-
-    def kill_group(self) -> None:
-        """SIGKILL to the process group that it led; only while its number is surely its own."""
-        if peek_status(self.pid) is None:
-            return  # somebody else has reaped it
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-    def close(self) -> None:
-        if self.pidfd is not None:
-            close_quietly(self.pidfd)
-            self.pidfd = None
