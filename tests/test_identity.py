@@ -232,3 +232,89 @@ def test_without_proc_and_pidfs_a_handle_signals_nobody(box: support.Sandbox) ->
     assert all("can't be proven to be the daemon" in words for words in said[:4])
     assert "mount /proc" in said[0]
     assert said[4].startswith("<daemon ")
+
+
+# --- the group's number
+
+LEAVES = """
+    import ctypes, os, signal, sys, time
+    from daemon_context import Daemon
+
+    def leave(name):
+        # Native code knows nothing of the lock: the child keeps it.
+        if ctypes.CDLL(None).fork() == 0:
+            if name == "apart":
+                os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            with open(name + ".tmp", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(name + ".tmp", name)
+            time.sleep(1000)
+
+    class D(Daemon):
+        def run(self):
+            for name in sys.argv[2:]:
+                leave(name)
+            while True:
+                time.sleep(1)
+
+    daemon = D("d.pid", stdout="d.log", stderr="d.log", signal_map={15: signal.SIG_DFL},
+               working_directory=".")
+    if sys.argv[1] == "stop":
+        daemon.stop((("TERM", 3), ("KILL", 0.3)))
+    daemon.start()
+"""
+STOPS = """
+    import subprocess
+
+    def verb(*words):
+        return subprocess.Popen([sys.executable, "-B", "daemon.py", *words], stderr=-1, text=True)
+
+    assert verb("start", *sys.argv[1:]).wait() == 0
+    left = {name: int(read(name)) for name in sys.argv[1:]}
+    daemon = int(read("d.pid"))
+    group = os.getpgid(daemon)
+    stop = verb("stop")
+    reaped(daemon)
+"""
+
+
+def test_the_last_kill_ends_whom_the_daemon_left_in_its_group(box: support.Sandbox) -> None:
+    box.script(LEAVES, "daemon.py")
+    alive = told(
+        box,
+        STOPS
+        + """
+    assert stop.wait() == 0, stop.stderr.read()
+    print(json.dumps([alive(left["beside"])]))
+    """,
+        "beside",
+    )
+    assert alive == [False]
+
+
+def test_the_last_kill_spares_a_group_that_has_got_the_number_since(box: support.Sandbox) -> None:
+    """The stranger that has made it has ended as well: so there is no process of that number."""
+    box.script(LEAVES, "daemon.py")
+    said = told(
+        box,
+        STOPS
+        + """
+    def stranger():
+        os.setsid()
+        if os.fork() == 0:
+            write("member", os.getpid())
+            time.sleep(1000)
+        os._exit(0)
+
+    next_is(group)
+    assert fork(stranger) == group
+    reaped(group)
+    member = int(read("member"))
+    assert os.getpgid(member) == group
+    stop.wait()
+    print(json.dumps([alive(left["apart"]), alive(member)]))
+    """,
+        "apart",
+    )
+    assert said == [True, True]
