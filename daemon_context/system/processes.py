@@ -271,18 +271,8 @@ def send_signal(pid: int, pidfd: int | None, number: int) -> None:
 
 def has_capability(number: int) -> bool:
     """Whether the process has that effective capability (capabilities(7))."""
-    effective = _capabilities("CapEff:")
-    return os.geteuid() == 0 if effective is None else bool(effective >> number & 1)
-
-
-def permitted_capabilities() -> int:
-    """The capabilities that the process may use, if not now; 0 where they can't be told."""
-    return _capabilities("CapPrm:") or 0
-
-
-def _capabilities(which: str) -> int | None:
-    found = own_status(which)
-    return None if found is None else int(found, 16)
+    effective = own_status("CapEff:")
+    return os.geteuid() == 0 if effective is None else bool(int(effective, 16) >> number & 1)
 
 
 def own_status(which: str) -> str | None:
