@@ -20,8 +20,9 @@ from ..pidfile import PidFile
 from ..sequence import preflight
 from ..sequence.step import Steps
 from ..system.descriptors import is_open
+from ..system.own import is_main_thread
 from ..system.processes import signal
-from .serving import Serving, is_main_thread
+from .serving import Serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

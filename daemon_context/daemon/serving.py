@@ -9,6 +9,7 @@ from ..control.statusfile import TEXT_LARGEST, StatusFile
 from ..embedding import exit_status, finished, own_handlers, run_to_exit
 from ..errors import DaemonError, text_of
 from ..loop import Terminated
+from ..system.own import is_main_thread
 from ..system.processes import signal
 
 TYPE_CHECKING = False
@@ -222,12 +223,6 @@ def _told(error: Exception) -> dict[str, str]:
     except OSError:  # no descriptor is left to read it
         return {"message": f"{type(error).__name__}: {text_of(error)}"[:TEXT_LARGEST]}
     return told(error)
-
-
-def is_main_thread() -> bool:
-    """Whether it is `run` that asks, and not a thread beside it."""
-    threading = sys.modules.get("threading")
-    return threading is None or threading.current_thread() is threading.main_thread()
 
 
 def _status(outcome: Any) -> int:

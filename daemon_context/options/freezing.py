@@ -12,6 +12,7 @@ import sys
 from io import IOBase
 
 from ..errors import OptionError, refuse
+from ..system.own import is_main_thread
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Options, Supervisor, Target
 
@@ -93,8 +94,7 @@ def _require_place() -> None:
             "open() was called inside a running asyncio loop, whose descriptors the daemon would "
             "not have; open the context first, and call asyncio.run() in it"
         )
-    threading = sys.modules.get("threading")
-    if threading is not None and threading.current_thread() is not threading.main_thread():
+    if not is_main_thread():
         raise OptionError(
             "open() was called outside the main thread, where no signal handlers can be set and "
             "no exit handlers run; call it in the main thread"

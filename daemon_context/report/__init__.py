@@ -23,6 +23,7 @@ import sys
 from ..errors import StartError
 from ..sequence import explained
 from ..system.child import Child, identity_of
+from ..system.own import read, write
 from ..system.processes import (
     CAP_KILL,
     SIGNALS,
@@ -83,7 +84,7 @@ class Report:
                     "as os.closerange() does; close only what the program has opened",
                     step=culprit,
                 )
-            os.write(self.progress_w, bytes([min(number, 255)]))
+            write(self.progress_w, bytes([min(number, 255)]))
 
     def ready(self, status: str = "") -> bool:
         """Say that the daemon works; False: nobody listens any more, the start was cancelled."""
@@ -193,7 +194,7 @@ class Report:
         """The number of the step that killed the daemon; 0: the body, or not known."""
         os.set_blocking(self.progress_r, False)
         try:
-            number = os.read(self.progress_r, 4096)[-1:]
+            number = read(self.progress_r, 4096)[-1:]
         except OSError:
             return 0
         return number[0] if number and number[0] <= len(self.walk.steps) else 0
@@ -202,7 +203,7 @@ class Report:
         return self._clean_up(send(self.outcome_w, kind, payload))
 
     def _cancelled(self, child: Child) -> int:
-        asked = os.read(self.control_r, 1)
+        asked = read(self.control_r, 1)
         self.permitted(child.end, GRACE)
         return self._clean_up(bool(asked))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..system import own
 from ..system.processes import signal
 
 HELLO, READY, ERROR = b"H", b"R", b"E"
@@ -20,7 +21,7 @@ class Frames:
     def read(self, fd: int) -> bool:
         """Read what is there; False at the end."""
         try:
-            chunk = os.read(fd, 1 << 16)
+            chunk = own.read(fd, 1 << 16)
         except BlockingIOError:
             return False
         if not self.hostile:
@@ -82,7 +83,7 @@ def write(fd: int, data: bytes) -> int:
     """
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
-        return os.write(fd, data)
+        return own.write(fd, data)
     except BrokenPipeError:
         if hasattr(signal, "sigtimedwait"):
             signal.sigtimedwait({signal.SIGPIPE}, 0)

@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 
+from ..system.own import new_poll
 from ..system.processes import is_still
 from . import prepare
 from .frames import write
@@ -96,7 +97,7 @@ class LastWords:
         return self.fd in self.walk.descriptors and is_still(self.fd, self.status)
 
     def _sent(self, record: bytes, deadline: float) -> bool:
-        poller = select.poll()
+        poller = new_poll()
         poller.register(self.fd, select.POLLOUT)
         while record and poller.poll(max(0, int((deadline - time.monotonic()) * 1000))):
             try:

@@ -9,6 +9,7 @@ from ..context import CollectorHeld
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError
 from ..sequence import explained
 from ..sequence.step import Step
+from ..system.own import fork, is_main_thread, reinit_loop
 from ..system.processes import block_signals, has_threads, signal
 
 TYPE_CHECKING = False
@@ -128,13 +129,16 @@ def _lead(walk: Walk, mask: Any, activated: bool) -> None:
 
 def _fork(which: str) -> int:
     try:
-        return os.fork()
+        pid = fork()
     except OSError as error:
         raise DaemonProcessDetachError(
             f"cannot detach: the {which} fork failed: {error.strerror}; look at the limits on "
             "processes (ulimit -u, the cgroup's pids.max) and memory",
             errno=error.errno,
         ) from error
+    if not pid:
+        reinit_loop()
+    return pid
 
 
 def _handle_children(given: Any, handler: Any) -> None:
@@ -153,10 +157,9 @@ def _hand_over(walk: Walk, under_way: bool) -> None:
 def _require_main_thread() -> None:
     """Of `spawn`; `open` has been refused there before anything else."""
     asyncio = sys.modules.get("asyncio")
-    threading = sys.modules.get("threading")
     if asyncio is not None and asyncio._get_running_loop() is not None:
         place = "inside a running asyncio loop, which would run in the daemon as well"
-    elif threading is not None and threading.current_thread() is not threading.main_thread():
+    elif not is_main_thread():
         place = "outside the main thread, where the daemon could set no signal handlers"
     else:
         return

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 
+from .own import waitid
 from .processes import (
     KILL_TIMEOUT,
     close_quietly,
@@ -20,7 +21,6 @@ from .processes import (
     signal,
     start_time,
     wait_ended,
-    waitid,
 )
 
 TYPE_CHECKING = False

@@ -9,6 +9,7 @@ import _thread
 import os
 import sys
 
+from .own import fork, own, write
 from .processes import SIGNALS, reap, signal
 
 TYPE_CHECKING = False
@@ -38,7 +39,7 @@ def _registered(faulthandler: Any) -> bytes:
         for number in SIGNALS:
             try:
                 if faulthandler.unregister(number):
-                    os.write(answer, bytes([number]))
+                    write(answer, bytes([number]))
             except (RuntimeError, ValueError):  # a signal that it does not take
                 pass
 
@@ -62,9 +63,9 @@ def _written(number: int, candidates: list[int]) -> list[int]:
             os.close(region)
         signal.set_wakeup_fd(-1)
         # Not in the main thread: there the program's handler would run, if faulthandler calls it.
-        over = _thread.allocate_lock()
+        over = own(_thread, "allocate_lock")()
         over.acquire()
-        _thread.start_new_thread(_hit, (number,))
+        own(_thread, "start_new_thread")(_hit, (number,))
         over.acquire()
 
     probe = os.memfd_create("faulthandler")
@@ -81,7 +82,7 @@ def _written(number: int, candidates: list[int]) -> list[int]:
 def _hit(number: int) -> None:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-        signal.pthread_kill(_thread.get_ident(), number)
+        signal.pthread_kill(own(_thread, "get_ident")(), number)
     finally:
         os._exit(0)
 
@@ -96,7 +97,7 @@ def _silence() -> None:
 
 
 def _in_child(work: Callable[[int], None], fd: int) -> None:
-    pid = os.fork()
+    pid = fork()
     if pid:
         reap(pid)
         return

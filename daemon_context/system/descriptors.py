@@ -12,6 +12,7 @@ import select
 import stat
 import sys
 
+from .own import new_poll
 from .processes import close_quietly, own_status, restore_wakeup, signal
 
 TYPE_CHECKING = False
@@ -95,7 +96,7 @@ def _polled(size: int, most: int = MANY) -> set[int]:
         if len(found) == most:
             break
         numbers = range(start, min(start + FEW, size))
-        poller = select.poll()
+        poller = new_poll()
         register = poller.register
         for fd in numbers:
             register(fd, 0)

@@ -8,6 +8,8 @@ import select
 import sys
 from io import FileIO
 
+from .own import new_poll, waitpid
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
@@ -18,9 +20,6 @@ else:
     import _signal as signal
 
 SIGNALS = signal.valid_signals()
-# The system's own: gevent puts one into `os` that waits for a SIGCHLD, which is blocked here.
-waitpid = sys.modules[os.name].waitpid
-waitid = getattr(sys.modules[os.name], "waitid", None)
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 LONGEST_POLL = 1_000_000  # seconds; poll(2) takes a C int of milliseconds
 CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT = 5, 6, 7, 18
@@ -145,7 +144,7 @@ def open_pidfd(pid: int) -> int | None:
 
 def wait_ended(pid: int, pidfd: int | None, seconds: float) -> bool:
     """Wait until the process has ended; False when the time is over first."""
-    from time import monotonic, sleep
+    from time import monotonic
 
     if pidfd is not None:
         return bool(poll({pidfd}, seconds))
@@ -153,7 +152,7 @@ def wait_ended(pid: int, pidfd: int | None, seconds: float) -> bool:
     while is_alive(pid):
         if monotonic() >= deadline:
             return False
-        sleep(0.01)
+        poll(set(), 0.01)
     return True
 
 
@@ -221,13 +220,13 @@ def exit_words(pidfd: int) -> str | None:
             return None
         if answer.cast("Q")[0] & wanted:
             return ending(answer.cast("i")[15])[0]
-        select.select([], [], [], 0.0002)  # its parent has yet to reap it
+        poll(set(), 0.0002)  # its parent has yet to reap it
     return None
 
 
 def poll(fds: set[int], seconds: float | None) -> set[int]:
     """Those of the descriptors that are readable or at their end within the time."""
-    poller = select.poll()
+    poller = new_poll()
     for fd in fds:
         poller.register(fd, select.POLLIN)
     while seconds is not None and seconds > LONGEST_POLL:
