@@ -295,11 +295,14 @@ class LockedFile:
             if not try_lock(fd):
                 return holder_of(fd)
             found = os.fstat(fd)
-            if not self._is_named(found):
-                return Holder("free")  # unlinked between open and lock: the next one is another
+            # Noted first: what fails from here on removes the file, which may be one of our making.
             self._found[fd] = found
             self._fd, self._process = fd, os.getpid()
             _held.add(self)
+            if not self._is_named(found):
+                self.forget()
+                fd = -1  # closed
+                return Holder("free")  # unlinked between open and lock: the next one is another
             if keep_directory:
                 self._keep_directory()
             self._clear(found)
