@@ -40,21 +40,27 @@ def test_a_start_works_and_so_do_green_threads_in_the_daemon(
         + """
     from daemon_context import DaemonContext
 
-    green.sleep(0.01)  # its loop exists before the start
+    def say():
+        for _ in range(3):
+            green.sleep(0.01)
+            said.append(os.getpid())
+
+    said = []
+    green.spawn(say)
+    green.sleep(0)  # it runs, and its loop exists, before the start
     with DaemonContext(pidfile="d.pid", detach_process=True, stdout="log", stderr="log",
                        threads="refuse", start_timeout=20) as daemon:
-        said = []
-        helper = green.spawn(said.append, "from a green thread")
-        green.sleep(0.01)
+        green.spawn(say)
+        green.sleep(0.1)
         for number in daemon.every(0.01):
             if number == 2:
                 daemon.request_stop()
-        print(*said, number, flush=True)
+        print(len(said), {*said} == {os.getpid()}, number, flush=True)
     """,
         timeout=30,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert box.text("log") == "from a green thread 2\n"
+    assert box.text("log") == "6 True 2\n"
     box.settled()
 
 
