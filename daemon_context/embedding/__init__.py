@@ -17,7 +17,7 @@ from ..system.owners import write_out
 from ..system.processes import (
     SIGNALS,
     open_pidfd,
-    poll,
+    poll_beside,
     send_signal,
     signal,
     signal_name,
@@ -79,7 +79,7 @@ class Handle:
         if pidfd is None:
             return True
         try:
-            return bool(poll({pidfd}, timeout))
+            return bool(poll_beside({pidfd}, timeout))
         finally:
             os.close(pidfd)
 
@@ -96,11 +96,11 @@ class Handle:
             return
         begun = monotonic()
         try:
-            if poll({pidfd}, 0):
+            if poll_beside({pidfd}, 0):
                 return
             for number, seconds in stages:
                 send(self.pid, pidfd, number)
-                if poll({pidfd}, seconds):
+                if poll_beside({pidfd}, seconds):
                     return
         finally:
             os.close(pidfd)

@@ -83,7 +83,7 @@ class Child:
 
     def _is_meant(self) -> bool:
         if self.known is not None:
-            return self.known == identity(self.pid, self.pidfd)
+            return self.known != "" and self.known == identity(self.pid, self.pidfd)
         try:
             self._wait(LOOK)
         except ChildProcessError:

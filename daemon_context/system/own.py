@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def is_own(function: object) -> bool:
+    """Whether it is a function in C, as the system's calls are."""
+    return type(function) is type(len)
+
+
 def own(module: ModuleType, name: str) -> Any:
     """Of a module in C. Where a library has replaced or removed it, from a second copy."""
     found = getattr(module, name, None)
-    if type(found) is type(len) or module.__spec__ is None:
+    if is_own(found) or module.__spec__ is None:
         return found
     from importlib.util import module_from_spec
 

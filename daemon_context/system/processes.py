@@ -8,7 +8,7 @@ import select
 import sys
 from io import FileIO
 
-from .own import new_poll, waitpid
+from .own import is_own, new_poll, waitpid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -235,6 +235,15 @@ def poll(fds: set[int], seconds: float | None) -> set[int]:
         seconds -= LONGEST_POLL
     milliseconds = None if seconds is None else max(0, int(seconds * 1000 + 0.999))
     return {fd for fd, _ in poller.poll(milliseconds)}
+
+
+def poll_beside(fds: set[int], seconds: float | None) -> set[int]:
+    """`poll` for the program's own waits: where a library has replaced `select.select`, its green
+    threads run meanwhile.
+    """
+    if is_own(select.select):
+        return poll(fds, seconds)
+    return set(select.select(list(fds), [], [], seconds)[0])
 
 
 def is_still(fd: int, found: os.stat_result | None) -> bool:
