@@ -129,7 +129,7 @@ class Handle:
         return None
 
     def _is_meant(self, pidfd: int) -> bool:
-        found = identity(self.pid, pidfd)
+        found = identity(self.pid, pidfd, self._identity)
         if found and self._identity:
             return found == self._identity
         raise DaemonError(

@@ -31,11 +31,13 @@ ENDED = getattr(os, "WEXITED", 0)
 LOOK = ENDED | getattr(os, "WNOHANG", 0) | getattr(os, "WNOWAIT", 0)
 
 
-def identity(pid: int, pidfd: int | None) -> str:
+def identity(pid: int, pidfd: int | None, like: str = "") -> str:
     """What no other process ever has: the pidfd's inode, which pidfs numbers (Linux 6.9); else the
     number's start time, in ticks since boot. '' where neither can be told.
+
+    :param like: the one to compare with, which may be a start time where no pidfd could be had
     """
-    inode = 0 if pidfd is None else _inode(pidfd)
+    inode = 0 if pidfd is None or like.startswith("started") else _inode(pidfd)
     if inode:
         return f"pidfs {inode}"
     ticks = start_time(pid)
@@ -83,9 +85,17 @@ class Child:
 
     def _is_meant(self) -> bool:
         if self.known is not None:
-            return self.known != "" and self.known == identity(self.pid, self.pidfd)
+            return self.known != "" and self.known == identity(self.pid, self.pidfd, self.known)
         try:
             self._wait(LOOK)
+        except ChildProcessError:
+            return self._is_numbered()
+        return True
+
+    def _is_numbered(self) -> bool:
+        """Ask by the number, too, before a child is given up: a filter may have answered."""
+        try:
+            os.waitid(os.P_PID, self.pid, LOOK)
         except ChildProcessError:
             return False
         return True
