@@ -12,7 +12,8 @@ import os
 from time import monotonic
 
 from .system.own import read, write
-from .system.processes import poll_beside, restore_wakeup, signal, signal_name
+from .system.processes import poll_beside as poll
+from .system.processes import restore_wakeup, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Stop:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return True
-                woken = poll_beside(watched, left)
+                woken = poll(watched, left)
                 if wake_r in woken:
                     data = _emptied(wake_r)
                     if previous == wake_w:  # this is a handler, in a sleep that needs them too

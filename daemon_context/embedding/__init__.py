@@ -11,7 +11,7 @@ from ..errors import DaemonError, DaemonOSEnvironmentError, refuse
 from ..report import flush_standard_streams
 
 # All of it is imported before the fork: what a chroot holds must never be.
-from ..system.child import identity, identity_of
+from ..system.child import identity_of, is_process
 from ..system.descriptors import open_numbers
 from ..system.owners import write_out
 from ..system.processes import (
@@ -119,24 +119,14 @@ class Handle:
         if pidfd is None:
             raise DaemonError("this system has no pidfds (Linux 5.3 has), which a handle needs")
         try:
-            proven = self._is_meant(pidfd)
+            meant = is_process(self.pid, pidfd, self._identity)
         except BaseException:
             os.close(pidfd)
             raise
-        if proven:
+        if meant:
             return pidfd
         os.close(pidfd)
         return None
-
-    def _is_meant(self, pidfd: int) -> bool:
-        found = identity(self.pid, pidfd, self._identity)
-        if found and self._identity:
-            return found == self._identity
-        raise DaemonError(
-            f"the process with pid {self.pid} can't be proven to be the daemon, as there is no "
-            "/proc here and Linux numbers processes for good only since 6.9: mount /proc",
-            pid=self.pid,
-        )
 
 
 def send(pid: int, pidfd: int, number: int) -> None:

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 
+from ..errors import DaemonError
 from .own import waitid
 from .processes import (
     KILL_TIMEOUT,
@@ -61,6 +62,21 @@ def identity_of(pid: int) -> str:
     finally:
         if pidfd is not None:
             close_quietly(pidfd)
+
+
+def is_process(pid: int, pidfd: int, known: str) -> bool:
+    """Whether the process of the pidfd is the one of that identity.
+
+    :raises DaemonError: it can't be told
+    """
+    found = identity(pid, pidfd, known)
+    if found and known:
+        return found == known
+    raise DaemonError(
+        f"the process with pid {pid} can't be proven to be the daemon, as there is no /proc here "
+        "and Linux numbers processes for good only since 6.9: mount /proc",
+        pid=pid,
+    )
 
 
 class Child:
