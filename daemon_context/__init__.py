@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .sequence.step import Step as Step
     from .sequence.step import Steps as Steps
     from .steps import DEFAULT_STEPS as DEFAULT_STEPS
+    from .steps.keyring import NewSessionKeyring as NewSessionKeyring
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "DaemonError",
     "DaemonOSEnvironmentError",
     "DaemonProcessDetachError",
+    "NewSessionKeyring",
     "OptionError",
     "PidFile",
     "SequenceError",
@@ -53,6 +55,7 @@ _LATE = {
     "DaemonError": "errors",
     "DaemonOSEnvironmentError": "errors",
     "DaemonProcessDetachError": "errors",
+    "NewSessionKeyring": "steps.keyring",
     "OptionError": "errors",
     "PidFile": "pidfile",
     "SequenceError": "errors",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # What a start runs where an option is given: modules of this package.
 LOADED_WITH = {
-    "chroot_directory": "system.credentials",
+    "chroot_directory": "system.capabilities",
     "gid": "options.owner",
     "initgroups": "options.owner",
     "pidfile": "pidfile",
@@ -214,7 +214,7 @@ class DaemonContext(Given):
             self._over = walk.over
             if not walk.is_open:  # in the launcher, whether the daemon is ready or has failed
                 self._walk = None
-        return Handle(walk.daemon, walk.words) if walk.over else None
+        return Handle(walk.daemon, walk.words, walk.identity) if walk.over else None
 
     def _sequence(self) -> Steps:
         """The sequence; an iterator gives its steps once only, so keep them."""

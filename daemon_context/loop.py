@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from .system.processes import poll, restore_wakeup, signal, signal_name
+from .system.own import read, write
+from .system.processes import poll_beside as poll
+from .system.processes import restore_wakeup, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class Stop:
         if fds:
             # Never read, so the pipe stays readable and wakes whoever sleeps.
             try:
-                os.write(fds[1], b"s")
+                write(fds[1], b"s")
             except BlockingIOError:  # full of earlier requests
                 pass
 
@@ -180,7 +182,7 @@ def _set_wakeup(fd: int) -> int | None:
 
 def _emptied(reader: int) -> bytes:
     try:
-        return os.read(reader, 4096)
+        return read(reader, 4096)
     except BlockingIOError:  # a handler that slept has emptied it
         return b""
 
@@ -189,6 +191,6 @@ def _hand_on(data: bytes, previous: int | None) -> None:
     """To the program's own wake-up descriptor: what it would have got."""
     if data and previous is not None and previous >= 0:
         try:
-            os.write(previous, data)
+            write(previous, data)
         except OSError:  # full or gone: the C handler would have ignored it, too
             pass

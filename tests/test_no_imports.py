@@ -17,7 +17,7 @@ from . import support
 HEAD = """
 import os, signal, sys, time
 from daemon_context import DEFAULT_STEPS, Daemon, DaemonContext, DaemonError, Step
-import daemon_context.context, daemon_context.sequence
+from daemon_context.steps import detach
 
 here, launcher, failing = os.getcwd(), os.getpid(), []
 
@@ -184,12 +184,12 @@ def test_a_failing_start_imports_in_the_launcher_alone(
             def apply(self, walk):
                 pass
             def check(self, walk):
-                fork = os.fork
+                fork = detach.fork
                 def second():
                     if os.getpid() != launcher:
                         raise OSError(11, "no more")
                     return fork()
-                os.fork = second
+                detach.fork = second
 
         steps = DEFAULT_STEPS.insert_after("close-descriptors", {step})
         context = DaemonContext(detach_process=True, steps=steps, readiness="explicit"{options})

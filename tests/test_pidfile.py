@@ -1151,3 +1151,37 @@ def test_removed_during_the_start(box: support.Sandbox) -> None:
     assert "somebody removed or replaced it during the start" in done.stdout
     assert not (box.path / "d.pid").exists()
     box.settled()
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_file_that_a_start_has_created_goes_where_it_cannot_be_looked_at(
+    box: support.Sandbox, detach: bool
+) -> None:
+    """One look at the new file is refused, as network file systems do now and then."""
+    done = box.run(
+        """
+        import os, sys
+        from daemon_context import DaemonContext
+
+        real, path = os.lstat, os.path.abspath("d.pid")
+        refused = []
+
+        def lstat(name, **kwargs):
+            if name == path and os.path.exists(path) and not refused:
+                refused.append(name)
+                raise PermissionError(13, os.strerror(13), name)
+            return real(name, **kwargs)
+
+        os.lstat = lstat
+        try:
+            DaemonContext(pidfile="d.pid", detach_process=eval(sys.argv[1])).open()
+        except BaseException as error:
+            print(type(error).__name__, error, len(refused), os.listdir())
+        """,
+        detach,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("PidFileError cannot lock the pid file")
+    assert "Permission denied" in done.stdout
+    assert done.stdout.endswith(" 1 ['program.py']\n")
+    box.settled()

@@ -212,24 +212,183 @@ def test_what_root_has_opened_goes_on_if_it_is_preserved(open_box: support.Sandb
 
 
 KEEPING = """
-    import ctypes
-    PR_SET_KEEPCAPS = 8
-    assert ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
+    import ctypes, os, sys, threading, time
     from daemon_context import DaemonContext
-    DaemonContext(uid="nobody", detach_process=True, pidfile="d.pid", stdout="log").open()
+
+    def keep():
+        PR_SET_KEEPCAPS = 8
+        assert ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
+        kept.set()
+
+    kept, end = threading.Event(), threading.Event()
+    if sys.argv[1] == "another thread":
+        threading.Thread(target=lambda: (keep(), end.wait()), daemon=True).start()
+        kept.wait()
+    else:
+        keep()
+    options = eval(sys.argv[2])
+    DaemonContext(uid="nobody", pidfile="d.pid", stdout="log", **options).open()
+    CAP_SETUID, both = 1 << 7, (ctypes.c_uint32 * 6)()
+    libc, both[0], both[1] = ctypes.CDLL(None), CAP_SETUID, CAP_SETUID
+    assert libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), both) == 0
+    os.setuid(0)
+    print("root again")
 """
 
 
-def test_capabilities_that_would_be_kept_are_refused(open_box: support.Sandbox) -> None:
+@pytest.mark.parametrize(
+    ("thread", "options"),
+    [
+        ("this thread", "dict(detach_process=True)"),
+        ("this thread", "dict(detach_process=True, chroot_directory='jail')"),
+        ("this thread", "dict(detach_process=False, chroot_directory='jail')"),
+        ("another thread", "dict(detach_process=False)"),
+        ("another thread", "dict(detach_process=False, chroot_directory='jail')"),
+    ],
+)
+def test_capabilities_that_would_be_kept_are_refused(
+    open_box: support.Sandbox, thread: str, options: str
+) -> None:
     # setuid(0) fails then, but any capability can be taken up again: capset(2).
-    done = open_box.run(KEEPING)
+    jail(open_box)
+    done = open_box.run(KEEPING, thread, options)
     assert done.returncode == 1
     assert "capabilities are kept" in done.stderr
     assert "PR_SET_KEEPCAPS" in done.stderr
     assert "change-owner" in done.stderr
     open_box.settled()
-    assert not (open_box.path / "d.pid").exists()
+    if "False" not in options:
+        assert not (open_box.path / "d.pid").exists()
+        assert not (open_box.path / "log").exists()
+
+
+INHERITING = ["setpriv", "--groups=0,4,24,27", "--inh-caps=+chown,+kill,+setuid"]
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_no_program_inherits_what_root_could_have_had_inherited(
+    open_box: support.Sandbox, detach: bool
+) -> None:
+    options = f"uid=4001, gid=4001, detach_process={detach}"
+    status, tried, _ = dropped(open_box, options, prefix=INHERITING)
+    require(status, 4001, 4001, {4001})
+    assert tried == POWERLESS
+
+
+def test_inheritable_capabilities_of_another_thread_are_refused(open_box: support.Sandbox) -> None:
+    """Only a thread itself can clear them."""
+    done = open_box.run(
+        """
+        import threading
+        from daemon_context import DaemonContext
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        DaemonContext(uid="nobody", detach_process=False).open()
+        """,
+        prefix=INHERITING,
+    )
+    assert done.returncode == 1
+    assert "root's capabilities are kept (CapInh" in done.stderr
+    assert "clear them, in all threads (capset(2)) before the start" in done.stderr
+
+
+def test_where_nobody_can_tell_what_root_has_left_the_owner_is_not_changed(
+    open_box: support.Sandbox,
+) -> None:
+    program = """
+        import os, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+
+        class Jail(Step):
+            after = {"close-descriptors": "it lists them"}
+            def apply(self, walk):
+                os.chroot("jail")
+
+        steps = DEFAULT_STEPS
+        if sys.argv[1] == "own step":
+            steps = steps.insert_before("change-owner", Jail()).remove("change-directory")
+        with DaemonContext(uid="nobody", detach_process=True, steps=steps, stdout="log"):
+            print("started")
+    """
+    jail(open_box)
+    hidden = 'mount -t tmpfs none /proc && exec "$@"'
+    done = open_box.run(program, "", prefix=["unshare", "--mount", "sh", "-c", hidden, "sh"])
+    assert done.returncode == 1
+    assert "without /proc nobody can tell whether root's capabilities survive it" in done.stderr
+    assert "mount /proc" in done.stderr
+    done = open_box.run(program, "own step")
+    assert done.returncode == 1
+    assert "can't be told, as /proc is out of reach (No such file or directory)" in done.stderr
     assert not (open_box.path / "log").exists()
+
+
+HELD = """
+    import os, stat
+    from daemon_context import DaemonContext, PidFile
+
+    def ways_out():
+        found = []
+        for fd in range(3, 256):
+            try:
+                if stat.S_ISDIR(os.fstat(fd).st_mode):
+                    os.fchdir(fd)
+                    found.append([fd, os.listdir()])
+            except OSError:
+                pass
+        return found
+
+    held = PidFile("held.pid")
+    held.acquire()
+    with DaemonContext(detach_process=False, pidfile="outer.pid", working_directory=".",
+                       stdout=os.dup(1), stderr=os.dup(2)):
+        assert ways_out()
+        with DaemonContext(chroot_directory="jail", uid="nobody", detach_process=False,
+                           pidfile="inner.pid", stdout=os.dup(1), stderr=os.dup(2)):
+            print(ways_out(), held.i_am_locking(), flush=True)
+    held.release()
+"""
+
+
+def test_a_chroot_in_the_foreground_leaves_no_directory_of_other_pid_files_open(
+    open_box: support.Sandbox,
+) -> None:
+    jail(open_box)
+    done = open_box.run(HELD)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[] True\n", "")
+    for name in ("held", "outer", "inner"):
+        assert (open_box.path / f"{name}.pid").read_bytes() == b""
+
+
+KEYS = """
+    import ctypes, os, sys
+    from daemon_context import DEFAULT_STEPS, DaemonContext, NewSessionKeyring
+
+    keyctl, add_key = {"x86_64": (250, 248), "aarch64": (219, 217)}[os.uname().machine]
+    call = ctypes.CDLL(None).syscall
+    JOIN, SEARCH, READ, SESSION, MISSING = 1, 10, 11, -3, -1
+    call(keyctl, JOIN, None)
+    assert call(add_key, b"user", b"secret", b"root's", 6, SESSION) > 0
+
+    def read():
+        key = call(keyctl, SEARCH, SESSION, b"user", b"secret", 0)
+        words = ctypes.create_string_buffer(9)
+        return key if key == MISSING else (call(keyctl, READ, key, words, 9), words.value)
+
+    steps = DEFAULT_STEPS
+    if sys.argv[1] == "new":
+        steps = steps.insert_after("change-owner", NewSessionKeyring())
+    with DaemonContext(uid="nobody", detach_process=True, stdout="log", steps=steps):
+        print(read())
+"""
+
+
+@pytest.mark.parametrize(("keyring", "found"), [("old", '(6, b"root\'s")'), ("new", "-1")])
+def test_roots_keys_are_out_of_reach_behind_a_new_session_keyring(
+    open_box: support.Sandbox, keyring: str, found: str
+) -> None:
+    """What a key's owner allows a possessor, whoever has the keyring has: root's daemon too."""
+    done = open_box.run(KEYS, keyring)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert open_box.text("log") == f"{found}\n"
 
 
 def test_a_user_that_keeps_the_right_to_become_root_is_refused(open_box: support.Sandbox) -> None:

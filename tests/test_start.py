@@ -109,15 +109,16 @@ def test_a_second_fork_that_fails_is_told_by_the_launcher_alone(box: support.San
     done = box.run("""
         import errno, os
         from daemon_context import DaemonContext, DaemonError
+        from daemon_context.steps import detach
 
-        launcher, fork = os.getpid(), os.fork
+        launcher, fork = os.getpid(), detach.fork
 
         def fails_in_the_leader():
             if os.getpid() != launcher:
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return fork()
 
-        os.fork = fails_in_the_leader
+        detach.fork = fails_in_the_leader
         try:
             DaemonContext(detach_process=True).open()
         except BaseException as error:

@@ -403,7 +403,8 @@ def test_what_a_step_has_changed_for_good_in_the_launcher_is_told(
         def no_fork():
             raise OSError(11, "out of luck")
         if sys.argv[1] == "fork":
-            os.fork = no_fork
+            from daemon_context.steps import detach
+            detach.fork = no_fork
         core = DEFAULT_STEPS["prevent-core"]
         steps = DEFAULT_STEPS.remove("prevent-core").insert_before("detach", core)
         place = "report-ready" if sys.argv[1] == "daemon" else "detach"

@@ -15,7 +15,8 @@ from ..embedding import SCHEDULE, send, signal_number
 from ..errors import DaemonError
 from ..pidfile import PidFile
 from ..system.endings import exit_words
-from ..system.processes import is_alive, open_pidfd, poll, signal, stat_fields
+from ..system.groups import Group
+from ..system.processes import open_pidfd, poll, signal
 from . import statusfile
 from .status import status_of
 
@@ -74,7 +75,7 @@ class Target:
 
     def __init__(self, pidfile: PidFile, pid: int, pidfd: int, waiting: Waiting | None) -> None:
         self.pidfile, self.pid, self.pidfd, self.waiting = pidfile, pid, pidfd, waiting
-        self.group = _group_of_start(pid) if pidfile.made_session(pid) else 0
+        self.group = Group(pid, pidfd) if pidfile.made_session(pid) else None
 
     @classmethod
     def find(cls, pidfile: PidFile, waiting: Waiting | None = None) -> Target | None:
@@ -131,8 +132,8 @@ class Target:
             self.send(number)
             if self.pid == os.getpid():  # which can't wait for its own end
                 return Stopped(self.pid, None)
-            if stage == len(schedule) and number == signal.SIGKILL:
-                self._kill_group()
+            if stage == len(schedule) and number == signal.SIGKILL and self.group is not None:
+                self.group.kill()
             if self._gone(begun, seconds):
                 return Stopped(self.pid, exit_words(self.pidfd))
         holder = self.pidfile.holder()
@@ -167,28 +168,6 @@ class Target:
         return holder.state == "free" or (
             holder.state in ("starting", "running") and holder.pid != self.pid
         )
-
-    def _kill_group(self) -> None:
-        """What the daemon leaves behind in the group that its start created."""
-        # Where the daemon is gone, and all of the group, its number may be a stranger's by now.
-        if self.group and not is_alive(self.group):
-            try:
-                os.killpg(self.group, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
-
-
-def _group_of_start(pid: int) -> int:
-    """The process group that the daemon's start created; 0: it is in another, which is not ours.
-
-    The group and the session have the number of the session leader, which has ended; as long as
-    the daemon lives, the number can't be anybody else's.
-    """
-    fields = stat_fields(pid)
-    if fields is None:
-        return 0
-    group, session = int(fields[2]), int(fields[3])
-    return group if group == session != pid and not is_alive(group) else 0
 
 
 def _settled(pidfile: PidFile, waiting: Waiting | None) -> Holder:

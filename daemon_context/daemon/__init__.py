@@ -22,8 +22,9 @@ from ..options.freezing import lasting
 from ..pidfile import PidFile
 from ..sequence.step import Steps, as_steps
 from ..system.descriptors import is_open
+from ..system.own import is_main_thread
 from ..system.processes import signal
-from .serving import Serving, is_main_thread
+from .serving import Serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

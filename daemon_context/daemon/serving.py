@@ -10,6 +10,7 @@ from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
 from ..errors import DaemonError
 from ..loop import Terminated
 from ..report.facts import fitting
+from ..system.own import is_main_thread
 from ..system.processes import signal
 
 TYPE_CHECKING = False
@@ -216,12 +217,6 @@ class Serving:
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         raise NotImplementedError
-
-
-def is_main_thread() -> bool:
-    """Whether it is `run` that asks, and not a thread beside it."""
-    threading = sys.modules.get("threading")
-    return threading is None or threading.current_thread() is threading.main_thread()
 
 
 def _status(outcome: Any) -> int:

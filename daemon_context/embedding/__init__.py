@@ -6,14 +6,14 @@ import os
 from time import monotonic
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, refuse
+from ..system.child import identity_of, is_process
 from ..system.processes import (
     SIGNALS,
     open_pidfd,
-    poll,
+    poll_beside,
     send_signal,
     signal,
     signal_name,
-    start_time,
 )
 
 TYPE_CHECKING = False
@@ -38,13 +38,17 @@ class Handle:
     :ivar status: what it said when it became ready; '' if nothing, or if it was found running
     """
 
-    def __init__(self, pid: int, status: str = "") -> None:
+    def __init__(self, pid: int, status: str = "", known: str | None = None) -> None:
         self.pid = pid
         self.status = status
-        self._started = start_time(pid)
+        # What the daemon has told itself: who has the number now may be another.
+        self._identity = identity_of(pid) if known is None else known
 
     def __repr__(self) -> str:
-        return f"<daemon {self.pid}, {'running' if self.is_alive() else 'ended'}>"
+        try:
+            return f"<daemon {self.pid}, {'running' if self.is_alive() else 'ended'}>"
+        except DaemonError:
+            return f"<daemon {self.pid}>"
 
     def is_alive(self) -> bool:
         """Whether the daemon runs; a zombie does not."""
@@ -59,7 +63,7 @@ class Handle:
         if pidfd is None:
             return True
         try:
-            return bool(poll({pidfd}, timeout))
+            return bool(poll_beside({pidfd}, timeout))
         finally:
             os.close(pidfd)
 
@@ -76,11 +80,11 @@ class Handle:
             return
         begun = monotonic()
         try:
-            if poll({pidfd}, 0):
+            if poll_beside({pidfd}, 0):
                 return
             for number, seconds in stages:
                 send(self.pid, pidfd, number)
-                if poll({pidfd}, seconds):
+                if poll_beside({pidfd}, seconds):
                     return
         finally:
             os.close(pidfd)
@@ -98,10 +102,15 @@ class Handle:
             return None
         if pidfd is None:
             raise DaemonError("this system has no pidfds (Linux 5.3 has), which a handle needs")
-        if start_time(self.pid) != self._started:
+        try:
+            meant = is_process(self.pid, pidfd, self._identity)
+        except BaseException:
             os.close(pidfd)
-            return None
-        return pidfd
+            raise
+        if meant:
+            return pidfd
+        os.close(pidfd)
+        return None
 
 
 def send(pid: int, pidfd: int, number: int) -> None:

@@ -190,7 +190,8 @@ def _answered(answer: bytes, returncode: int) -> Handle:
         ) from None
     if failure is not None:
         raise decode(None, failure.encode(), None)
-    return Handle(pid, shown(str(fields.get("status", "")), WORDS_LARGEST))
+    words = shown(str(fields.get("status", "")), WORDS_LARGEST)
+    return Handle(pid, words, str(fields.get("identity", "")))
 
 
 def obey(order: int, answer: int) -> None:
@@ -203,7 +204,7 @@ def obey(order: int, answer: int) -> None:
     said: dict[str, Any] = {"pid": 0}
     try:
         handle = _obeyed(order)
-        said.update(pid=handle.pid, status=handle.status)
+        said.update(pid=handle.pid, status=handle.status, identity=handle._identity)
     except Exception as error:
         from ..report.facts import encoded
 

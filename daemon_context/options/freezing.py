@@ -13,6 +13,7 @@ from io import IOBase
 
 from ..errors import OptionError, refuse
 from ..manager import Supervisor
+from ..system.own import is_main_thread
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Given, default_signal_map
 from .frozen import Options, Target
@@ -100,8 +101,7 @@ def _require_place() -> None:
             "open() was called inside a running asyncio loop, whose descriptors the daemon would "
             "not have; open the context first, and call asyncio.run() in it"
         )
-    threading = sys.modules.get("threading")
-    if threading is not None and threading.current_thread() is not threading.main_thread():
+    if not is_main_thread():
         raise OptionError(
             "open() was called outside the main thread, where no signal handlers can be set and "
             "no exit handlers run; call it in the main thread"

@@ -11,15 +11,13 @@ import os
 import pwd
 
 from ..errors import DaemonOSEnvironmentError, OptionError, refuse
-from ..system.credentials import (
-    CAP_SETGID,
-    CAP_SETUID,
-    has_capability,
-    permitted_capabilities,
-)
+from ..system import capabilities
+from ..system.capabilities import CAP_SETGID, CAP_SETUID, has_capability
+from ..system.processes import own_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from . import Given
@@ -125,17 +123,64 @@ def require_privilege(options: Options, phrase: str) -> None:
         )
 
 
-def become(options: Options) -> None:
-    """Groups first, then gid, then uid, because after the uid no privilege is left to do it."""
+def require_sight(options: Options, phrase: str) -> None:
+    """Preflight: whether it can be told in the end what is left of root.
+
+    :raises DaemonOSEnvironmentError: there is no ``/proc``
+    """
+    if not _leaves_root(options):
+        return
+    inheritable = own_status("CapInh:")
+    if inheritable is None:
+        raise DaemonOSEnvironmentError(
+            f"cannot {phrase}: without /proc nobody can tell whether root's capabilities survive "
+            "it; mount /proc",
+            errno=errno.ENOENT,
+            path="/proc",
+        )
+    if int(inheritable, 16):
+        capabilities.prepare()
+
+
+def look(options: Options, take: Callable[[int], int]) -> list[int]:
+    """Descriptors by which `become` sees, wherever it is, what root has left.
+
+    :param take: what each is given to
+    :raises DaemonOSEnvironmentError: ``/proc`` is out of reach
+    """
+    if not _leaves_root(options):
+        return []
+    try:
+        return capabilities.open_statuses(take)
+    except OSError as error:
+        raise DaemonOSEnvironmentError(
+            "whether root's capabilities survive it can't be told, as /proc is out of reach "
+            f"({error.strerror}); give chroot_directory for a new root, which looks before it",
+            errno=error.errno,
+            path="/proc",
+        ) from error
+
+
+def become(options: Options, statuses: list[int]) -> None:
+    """Groups first, then gid, then uid, because after the uid no privilege is left to do it.
+
+    :param statuses: from `look`
+    """
     was = os.getresuid()
+    if capabilities.held(statuses, capabilities.INHERITABLE):
+        capabilities.clear_inheritable()
     if options.groups is not None and has_capability(CAP_SETGID):
         os.setgroups(options.groups)
     os.setresgid(options.gid, options.gid, options.gid)
     os.setresuid(options.uid, options.uid, options.uid)
     if options.uid != 0:
-        _require_dropped(was)
+        _require_dropped(was, statuses)
         if options.uid != was[0]:
             _follow_user(options)
+
+
+def _leaves_root(options: Options) -> bool:
+    return options.uid != 0 and 0 in os.getresuid()
 
 
 def _lacking(options: Options) -> str:
@@ -157,7 +202,7 @@ def _groups_fit(options: Options) -> bool:
     )
 
 
-def _require_dropped(was: tuple[int, int, int]) -> None:
+def _require_dropped(was: tuple[int, int, int], statuses: list[int]) -> None:
     for former in {0, *was} - {os.getuid()}:
         try:
             os.setuid(former)
@@ -170,11 +215,20 @@ def _require_dropped(was: tuple[int, int, int]) -> None:
             f"the owner was changed, but uid {former} could be regained: the process keeps "
             "CAP_SETUID (look at securebits, and at the ambient capabilities)"
         )
-    kept = permitted_capabilities()
-    if 0 in was and kept:
+    _require_none(statuses, capabilities.PERMITTED, "used again: clear PR_SET_KEEPCAPS (prctl(2))")
+    _require_none(
+        statuses,
+        capabilities.INHERITABLE,
+        "had by programs that are run: clear them, in all threads (capset(2))",
+    )
+
+
+def _require_none(statuses: list[int], which: str, use: str) -> None:
+    kept = capabilities.held(statuses, which)
+    if kept:
         raise DaemonOSEnvironmentError(
-            f"the owner was changed, but root's capabilities are kept (CapPrm {kept:x}), so that "
-            "they could be used again: clear PR_SET_KEEPCAPS (prctl(2)) before the start"
+            f"the owner was changed, but root's capabilities are kept ({which} {kept:x}), so that "
+            f"they could be {use} before the start"
         )
 
 

@@ -264,9 +264,16 @@ class LockedFile:
         """The program has locked the file before it gives it to the context: hand that over."""
         if self._owner_locked:
             self.disown()
-        if not keep_directory and self._intact(self._directory):
+        if not keep_directory:
+            self.leave_directory()
+
+    def leave_directory(self) -> None:
+        """Close its descriptor, which would be a way out of a chroot: in the end the file is
+        emptied and not removed.
+        """
+        if self._intact(self._directory):
             os.close(self._directory)
-            self._directory = -1
+        self._directory = -1
 
     def _lock(self, daemon_uid: int, timeout: float | None, keep_directory: bool) -> None:
         wait = timeout if timeout and timeout > 0 else 0
@@ -289,11 +296,14 @@ class LockedFile:
             if not try_lock(fd):
                 return holder_of(fd)
             found = os.fstat(fd)
-            if not self._is_named(found):
-                return Holder("free")  # unlinked between open and lock: the next one is another
+            # Noted first: what fails from here on removes the file, which may be one of our making.
             self._found[fd] = found
             self._fd, self._process = fd, os.getpid()
             _held.add(self)
+            if not self._is_named(found):
+                self.forget()
+                fd = -1  # closed
+                return Holder("free")  # unlinked between open and lock: the next one is another
             if keep_directory:
                 self._keep_directory()
             self._clear(found)
@@ -390,6 +400,13 @@ class LockedFile:
         if self._owner_locked:
             raise PermissionError  # in a chroot the path would name another file
         return os.lstat(self.path), self.path, None
+
+
+def leave_directories() -> None:
+    """Of all pid files that this process has locked: see `LockedFile.leave_directory`."""
+    with at_work:
+        for lock in _held:
+            lock.leave_directory()
 
 
 def _drop_copies() -> None:

@@ -22,8 +22,10 @@ import sys
 
 from ..errors import StartError
 from ..sequence.keeping import preserved
+from ..system.child import Child, identity_of
 from ..system.descriptors import is_still, open_numbers, open_pipe
-from ..system.processes import SIGNALS, Child, poll, signal
+from ..system.own import read, write
+from ..system.processes import SIGNALS, poll, signal
 from .facts import as_json, encoded, exit_status
 from .frames import ERROR, HELLO, READY, WORDS_LARGEST, Frames, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
@@ -42,6 +44,7 @@ class Report:
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
         self.words = ""  # the daemon's own, when it became ready
+        self.identity = ""  # of the daemon, in the launcher
         self.daemon = 0
         self.control_r, self.control_w = open_pipe(walk.acquire)
         self.outcome_r, self.outcome_w = open_pipe(walk.acquire)
@@ -57,9 +60,10 @@ class Report:
     # --- in the daemon
 
     def begin_daemon(self) -> None:
-        """Keep the daemon's ends, and tell the launcher the pid before any step can fail."""
+        """Keep the daemon's ends, and tell the launcher who this is before any step can fail."""
         self.walk.close(self.control_r, self.report_r, self.progress_r)
-        send(self.outcome_w, HELLO, str(os.getpid()).encode())
+        pid = os.getpid()
+        send(self.outcome_w, HELLO, f"{pid} {identity_of(pid)}".encode())
 
     def progress(self, number: int) -> None:
         """Note which step is in work, for the session leader to read if it kills us."""
@@ -71,7 +75,7 @@ class Report:
                     "as os.closerange() does; close only what the program has opened",
                     step=culprit,
                 )
-            os.write(self.progress_w, bytes([min(number, 255)]))
+            write(self.progress_w, bytes([min(number, 255)]))
 
     def ready(self, status: str = "") -> bool:
         """Say that the daemon works; False: nobody listens any more, the start was cancelled."""
@@ -169,7 +173,7 @@ class Report:
         """The number of the step that killed the daemon; 0: the body, or not known."""
         os.set_blocking(self.progress_r, False)
         try:
-            number = os.read(self.progress_r, 4096)[-1:]
+            number = read(self.progress_r, 4096)[-1:]
         except OSError:
             return 0
         return number[0] if number and number[0] <= len(self.walk.steps) else 0
@@ -178,7 +182,7 @@ class Report:
         return self._clean_up(send(self.outcome_w, kind, payload))
 
     def _cancelled(self, child: Child) -> int:
-        asked = os.read(self.control_r, 1)
+        asked = read(self.control_r, 1)
         self.permitted(child.end, GRACE)
         return self._clean_up(bool(asked))
 
@@ -242,7 +246,7 @@ class Report:
 
 
 def _may_kill() -> bool:
-    from ..system.credentials import CAP_KILL, has_capability  # loaded with a uid or a gid
+    from ..system.capabilities import CAP_KILL, has_capability  # loaded with a uid or a gid
 
     return has_capability(CAP_KILL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..system import own
 from ..system.processes import signal
 
 HELLO, READY, ERROR = b"H", b"R", b"E"
@@ -21,7 +22,7 @@ class Frames:
     def read(self, fd: int) -> bool:
         """Read what is there; False at the end."""
         try:
-            chunk = os.read(fd, 1 << 16)
+            chunk = own.read(fd, 1 << 16)
         except BlockingIOError:
             return False
         if not self.hostile:
@@ -84,7 +85,7 @@ def write(fd: int, data: bytes) -> int:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     before = signal.sigpending()
     try:
-        return os.write(fd, data)
+        return own.write(fd, data)
     finally:
         # Also after a write that came short: the reader has left in the middle of it.
         if signal.SIGPIPE in signal.sigpending() - before and hasattr(signal, "sigtimedwait"):

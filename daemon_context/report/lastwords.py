@@ -13,6 +13,7 @@ import sys
 import time
 
 from ..system.descriptors import is_still
+from ..system.own import new_poll
 from ..system.text import shown
 from .facts import plain
 from .frames import write
@@ -103,7 +104,7 @@ class LastWords:
         return self.fd in self.walk.descriptors and is_still(self.fd, self.status)
 
     def _sent(self, record: bytes, deadline: float) -> bool:
-        poller = select.poll()
+        poller = new_poll()
         poller.register(self.fd, select.POLLOUT)
         while record and poller.poll(max(0, int((deadline - time.monotonic()) * 1000))):
             try:

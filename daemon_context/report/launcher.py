@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import DaemonError, StartError
-from ..system.processes import SIGNALS, Child, poll, signal
+from ..system.child import Child
+from ..system.processes import SIGNALS, poll, signal
 from ..system.text import shown
 from .frames import HELLO, READY, WORDS_LARGEST, Frames, send
 
@@ -84,9 +85,11 @@ class Launcher:
         # Only the first frame may name a pid: it is sent before any code but ours has run.
         if self.daemon is None and self.frames.complete:
             kind, payload = self.frames.first()
-            if kind == HELLO and payload.isdigit():
+            pid, _, known = payload.decode("ascii", "replace").partition(" ")
+            if kind == HELLO and pid.isdigit():
                 self.frames.drop()
-                self.daemon = Child(int(payload), ours=False)
+                self.report.identity = known
+                self.daemon = Child(int(pid), known)
 
     def _silent(self) -> StartError:
         self.leader.wait(GRACE)  # the end of its pipe comes a moment before its own

@@ -42,7 +42,7 @@ class Walk:
         self.launcher = os.getpid()
         self.number = 0
         self.report: Report | None = None
-        self.daemon, self.words = 0, ""  # pid and words, in the launcher, once it is ready
+        self.daemon, self.identity, self.words = 0, "", ""  # in the launcher, once it is ready
         self.descriptors: set[int] = set()
         self.lasting: set[int] = set()  # acquired, and needed longer than the walk
         self.last_words: LastWords | None = None
@@ -51,6 +51,7 @@ class Walk:
         self.owners: Owners | None = None  # Python objects of what will be closed
         self.closed: dict[int, int] = {}  # number and mode: see `descriptors.Closed`
         self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
+        self.statuses: list[int] | None = None  # of all threads, opened before a change of root
         self.attempted: Step | None = None  # begun, and not done
         self.applied: list[tuple[str, Step, Any]] = []  # in which process
         self.owner = 0  # the process in which open() returns

@@ -16,6 +16,10 @@ from .surroundings import (
     SetUmask,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .keyring import NewSessionKeyring as NewSessionKeyring
+
 DEFAULT_STEPS = Steps(
     (
         FlushStreams(),
@@ -45,6 +49,7 @@ __all__ = [
     "FlushStreams",
     "InstallSignals",
     "LockPidfile",
+    "NewSessionKeyring",
     "OpenStreams",
     "PreventCore",
     "RedirectStreams",
@@ -52,3 +57,11 @@ __all__ = [
     "SetUmask",
     "WritePidfile",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "NewSessionKeyring":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .keyring import NewSessionKeyring  # it imports ctypes, which the others do without
+
+    return NewSessionKeyring

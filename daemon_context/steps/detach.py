@@ -8,6 +8,7 @@ import sys
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError
 from ..report import Report, flush_standard_streams
 from ..sequence.step import Step
+from ..system.own import fork, is_main_thread, reinit_loop
 from ..system.processes import block_signals, has_threads, signal
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ def _launch(walk: Walk, report: Report, leader: int, mask: Any) -> None:
     walk.report = None
     try:
         walk.daemon = report.wait(leader, walk.options.start_timeout, mask)
-        walk.words = report.words
+        walk.words, walk.identity = report.words, report.identity
         walk.over = True
         walk.applied.clear()  # an interrupt that comes now is too late: it undoes nothing
         walk.close_all()
@@ -120,13 +121,16 @@ def _lead(walk: Walk, report: Report, mask: Any, activated: bool) -> None:
 
 def _fork(which: str) -> int:
     try:
-        return os.fork()
+        pid = fork()
     except OSError as error:
         raise DaemonProcessDetachError(
             f"cannot detach: the {which} fork failed: {error.strerror}; look at the limits on "
             "processes (ulimit -u, the cgroup's pids.max) and memory",
             errno=error.errno,
         ) from error
+    if not pid:
+        reinit_loop()
+    return pid
 
 
 def _handle_children(given: Any, handler: Any) -> None:
@@ -144,10 +148,9 @@ def _hand_over(walk: Walk, under_way: bool) -> None:
 def _require_main_thread() -> None:
     """Of `spawn`; `open` has been refused there before anything else."""
     asyncio = sys.modules.get("asyncio")
-    threading = sys.modules.get("threading")
     if asyncio is not None and asyncio._get_running_loop() is not None:
         place = "inside a running asyncio loop, which would run in the daemon as well"
-    elif threading is not None and threading.current_thread() is not threading.main_thread():
+    elif not is_main_thread():
         place = "outside the main thread, where the daemon could set no signal handlers"
     else:
         return

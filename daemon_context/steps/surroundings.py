@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import sys
 
 from ..errors import DaemonOSEnvironmentError
 from ..sequence.step import Step
@@ -39,7 +40,7 @@ class ChangeRoot(Step):
 
     name = "change-root"
     at_once = True
-    touches = frozenset({"root", "cwd"})
+    touches = frozenset({"root", "cwd", "descriptors"})
     after = {
         "detach": "the session leader must be able to undo what the launcher did, outside the root",
         "lock-pidfile": "the pid file is outside the new root",
@@ -60,7 +61,7 @@ class ChangeRoot(Step):
         path = walk.options.chroot_directory or ""
         phrase = self.describe(walk.options)
         require_directory(phrase, path, "set chroot_directory to a directory")
-        from ..system.credentials import CAP_SYS_CHROOT, has_capability  # loaded with the option
+        from ..system.capabilities import CAP_SYS_CHROOT, has_capability  # loaded with the option
 
         if not has_capability(CAP_SYS_CHROOT):
             raise DaemonOSEnvironmentError(
@@ -70,6 +71,11 @@ class ChangeRoot(Step):
             )
 
     def apply(self, walk: Walk) -> None:
+        if walk.options.owner_changes:
+            _look(walk)  # what change-owner asks is out of reach in the new root
+        pidfiles = sys.modules.get("daemon_context.pidfile.lockedfile")
+        if pidfiles is not None:
+            pidfiles.leave_directories()
         os.chroot(walk.options.chroot_directory or "")
         os.chdir("/")  # the old working directory would be a way out
 
@@ -143,7 +149,7 @@ class ChangeOwner(Step):
     """
 
     name = "change-owner"
-    touches = frozenset({"uid", "gid", "groups", "environment"})
+    touches = frozenset({"uid", "gid", "groups", "environment", "descriptors"})
     after = {
         "detach": "only the launcher's own user may undo what the launcher did",
         "change-root": "only root can change the root directory",
@@ -163,14 +169,23 @@ class ChangeOwner(Step):
         return f"the process has uid {options.uid} and gid {options.gid} already"
 
     def check(self, walk: Walk) -> None:
-        from ..options.owner import require_privilege
+        from ..options.owner import require_privilege, require_sight
 
         require_privilege(walk.options, self.describe(walk.options))
+        require_sight(walk.options, self.describe(walk.options))
 
     def apply(self, walk: Walk) -> None:
         from ..options.owner import become
 
-        become(walk.options)
+        become(walk.options, _look(walk))
+
+
+def _look(walk: Walk) -> list[int]:
+    if walk.statuses is None:
+        from ..options.owner import look
+
+        walk.statuses = look(walk.options, walk.acquire)
+    return walk.statuses
 
 
 class PreventCore(Step):

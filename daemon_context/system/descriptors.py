@@ -11,6 +11,7 @@ import os
 import select
 import stat
 
+from .own import new_poll
 from .processes import own_status
 
 TYPE_CHECKING = False
@@ -129,7 +130,7 @@ def _polled(size: int, most: int = MANY) -> set[int]:
         if len(found) == most:
             break
         numbers = range(start, min(start + FEW, size))
-        poller = select.poll()
+        poller = new_poll()
         register = poller.register
         for fd in numbers:
             register(fd, 0)

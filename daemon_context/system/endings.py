@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
 
-from .processes import signal_name, start_time
+from .processes import poll, signal_name, start_time
 
 
 def ending(status: int) -> tuple[str, dict[str, int]]:
@@ -45,5 +44,5 @@ def exit_words(pidfd: int) -> str | None:
             return None
         if answer.cast("Q")[0] & wanted:
             return ending(answer.cast("i")[15])[0]
-        select.select([], [], [], 0.0002)  # its parent has yet to reap it
+        poll(set(), 0.0002)  # its parent has yet to reap it
     return None

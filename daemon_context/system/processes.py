@@ -7,6 +7,8 @@ import select
 import sys
 from io import FileIO
 
+from .own import is_own, new_poll, waitpid
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
@@ -16,8 +18,6 @@ else:
     import _signal as signal
 
 SIGNALS = signal.valid_signals()
-# The system's own: gevent puts one into `os` that waits for a SIGCHLD, which is blocked here.
-waitpid = sys.modules[os.name].waitpid
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 LONGEST_POLL = 1_000_000  # seconds; poll(2) takes a C int of milliseconds
 
@@ -74,26 +74,14 @@ def signal_name(number: int) -> str:
     return f"signal {number}"
 
 
-def reap(pid: int, *, block: bool = True) -> int | None:
+def reap(pid: int) -> None:
     """Wait for our child, and for no other: a `wait` for any child takes statuses from the
-    program's own ``subprocess``. None: it still runs, or somebody else has reaped it.
+    program's own ``subprocess``.
     """
     try:
-        reaped, status = waitpid(pid, 0 if block else os.WNOHANG)
+        waitpid(pid, 0)
     except ChildProcessError:  # SIGCHLD is ignored, or a handler of the program waits for all
-        return None
-    return status if reaped else None
-
-
-def peek_status(pid: int) -> int | None:
-    """The wait status of our child that has ended, which stays unreaped; None if nobody knows."""
-    try:
-        info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (ChildProcessError, AttributeError):  # macOS before CPython 3.13 has none
-        return None
-    if info is None:
-        return None
-    return info.si_status << 8 if info.si_code == os.CLD_EXITED else info.si_status & 0x7F
+        pass
 
 
 def open_pidfd(pid: int) -> int | None:
@@ -113,7 +101,7 @@ def open_pidfd(pid: int) -> int | None:
 
 def wait_ended(pid: int, pidfd: int | None, seconds: float) -> bool:
     """Wait until the process has ended; False when the time is over first."""
-    from time import monotonic, sleep
+    from time import monotonic
 
     if pidfd is not None:
         return bool(poll({pidfd}, seconds))
@@ -121,7 +109,7 @@ def wait_ended(pid: int, pidfd: int | None, seconds: float) -> bool:
     while is_alive(pid):
         if monotonic() >= deadline:
             return False
-        sleep(0.01)
+        poll(set(), 0.01)
     return True
 
 
@@ -163,7 +151,7 @@ def start_time(pid: int) -> str:
 
 def poll(fds: set[int], seconds: float | None) -> set[int]:
     """Those of the descriptors that are readable or at their end within the time."""
-    poller = select.poll()
+    poller = new_poll()
     for fd in fds:
         poller.register(fd, select.POLLIN)
     while seconds is not None and seconds > LONGEST_POLL:
@@ -172,6 +160,15 @@ def poll(fds: set[int], seconds: float | None) -> set[int]:
         seconds -= LONGEST_POLL
     milliseconds = None if seconds is None else max(0, int(seconds * 1000 + 0.999))
     return {fd for fd, _ in poller.poll(milliseconds)}
+
+
+def poll_beside(fds: set[int], seconds: float | None) -> set[int]:
+    """`poll` for the program's own waits: where a library has replaced `select.select`, its green
+    threads run meanwhile.
+    """
+    if is_own(select.select):
+        return poll(fds, seconds)
+    return set(select.select(list(fds), [], [], seconds)[0])
 
 
 def send_signal(pid: int, pidfd: int | None, number: int) -> None:
@@ -198,73 +195,3 @@ def has_threads() -> bool:
         return os.stat("/proc/self/task").st_nlink > 3
     except OSError:
         return "threading" in sys.modules
-
-
-class Child:
-    """A process that is watched through a pidfd, where the kernel has them.
-
-    :param ours: whether we are its parent, and so the ones to reap it
-    """
-
-    def __init__(self, pid: int, *, ours: bool = True) -> None:
-        self.pid = pid
-        self.ours = ours
-        self.status: int | None = None
-        self.gone = False
-        self.pidfd: int | None = None
-        try:
-            self.pidfd = open_pidfd(pid)
-        except ProcessLookupError:
-            # Not ours, or SIGCHLD is ignored: it is reaped, and the number another's by now.
-            self.gone = True
-
-    @property
-    def fds(self) -> set[int]:
-        return set() if self.pidfd is None else {self.pidfd}
-
-    def ended(self) -> bool:
-        """Whether it has ended. It stays unreaped, so that its number can't be used again."""
-        if not self.wait(0):
-            return False
-        if self.ours and self.status is None:
-            self.status = peek_status(self.pid)
-        return True
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the end; False when the time is over first."""
-        return self.gone or wait_ended(self.pid, self.pidfd, seconds)
-
-    def wait_or_kill(self, seconds: float) -> None:
-        """Wait for the end, then force it; reap it in both cases."""
-        if not self.wait(seconds):
-            self.kill()
-        if self.ended() and self.ours:
-            reap(self.pid)
-
-    def end(self, grace: float) -> None:
-        """SIGTERM, and after the grace SIGKILL."""
-        if self.gone:
-            return
-        send_signal(self.pid, self.pidfd, signal.SIGTERM)
-        self.wait_or_kill(grace)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it has worked."""
-        if self.gone:
-            return
-        send_signal(self.pid, self.pidfd, signal.SIGKILL)
-        self.wait(KILL_TIMEOUT)
-
-    def kill_group(self) -> None:
-        """SIGKILL to the process group that it led; only while its number is surely its own."""
-        if peek_status(self.pid) is None:
-            return  # somebody else has reaped it
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-    def close(self) -> None:
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-            self.pidfd = None

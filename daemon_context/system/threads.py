@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from time import sleep
+from _thread import get_native_id
 
-from .processes import of_proc
+from .processes import of_proc, poll
 
 LOOKS, BETWEEN = 4, 0.005  # seconds
 
@@ -17,8 +17,8 @@ def live_threads() -> list[str]:
     python = [
         thread
         for thread in (threading.enumerate() if threading else ())
-        if thread is not threading.current_thread()  # type: ignore[union-attr]
-        and getattr(thread, "native_id", None)
+        # A green one is a part of this one, or has no number at all.
+        if getattr(thread, "native_id", None) not in (None, get_native_id())
     ]
     known = {str(thread.native_id) for thread in python} | {str(os.getpid())}
     return [thread.name for thread in python] + [_name(task) for task in _others(known)]
@@ -35,7 +35,7 @@ def _others(known: set[str]) -> list[str]:
         others = tasks if others is None else others & tasks
         if not others:
             return []
-        sleep(BETWEEN)
+        poll(set(), BETWEEN)
     return sorted(others or ())
 
 
