@@ -42,7 +42,7 @@ class Handle:
         self.pid = pid
         self.status = status
         # What the daemon has told itself: who has the number now may be another.
-        self._identity = identity_of(pid) if known is None else known
+        self.identity = identity_of(pid) if known is None else known
 
     def __repr__(self) -> str:
         try:
@@ -103,7 +103,7 @@ class Handle:
         if pidfd is None:
             raise DaemonError("this system has no pidfds (Linux 5.3 has), which a handle needs")
         try:
-            meant = is_process(self.pid, pidfd, self._identity)
+            meant = is_process(self.pid, pidfd, self.identity)
         except BaseException:
             os.close(pidfd)
             raise
