@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Bring the generated parts of README.md and docs/*.md up to date; with --check only tell.
+"""Bring the generated parts of README.md and the pages in docs/ up to date; with --check only tell.
 
     python docs/regenerate.py [--check]
 
@@ -35,7 +35,7 @@ from daemon_context import DEFAULT_STEPS, Step  # noqa: E402
 from tests import support  # noqa: E402
 
 PLACE = "/srv/app"  # stands for the directory in which a program was run
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAM = re.compile(
     r"(?P<fragment><!-- fragment -->\n)?(?:<!-- file: (?P<file>\S+) -->\n)?"
     r"(?:<!-- arguments: (?P<arguments>[^\n]+?) -->\n)?"

@@ -1,4 +1,4 @@
-"""docs/first-daemon.md: its pieces make a daemon, and its trace is a real one."""
+"""docs/tutorials/first-daemon.md: its pieces make a daemon, and its trace is a real one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daemon_context import DEFAULT_STEPS
 from . import support
 from .test_docs import regenerate
 
-PAGE = support.ROOT / "docs/first-daemon.md"
+PAGE = support.ROOT / "docs/tutorials/first-daemon.md"
 TEXT = PAGE.read_text()
 
 
