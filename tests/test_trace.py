@@ -379,9 +379,7 @@ def test_a_chroot_hides_nothing_and_keeps_no_way_out(open_box: support.Sandbox) 
     """)
     assert (done.returncode, done.stderr) == (0, "")
     table = {row["step"]: row for row in rows(open_box.text("trace"))}
-    assert re.fullmatch(
-        r"cwd .* -> /; root inode .* -> inode .*", table["change-root"][CHANGED]
-    )
+    assert re.fullmatch(r"cwd .* -> /; root inode .* -> inode .*", table["change-root"][CHANGED])
     nobody = "65534 " * 3 + "65534"
     assert table["change-owner"][CHANGED].startswith(f"uid 0 0 0 0 -> {nobody}; gid")
     assert "1 /dev/null" in table["redirect-streams"][CHANGED]
