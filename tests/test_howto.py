@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from . import support
+from . import support, tools
 from .test_docs import regenerate
 
 LOGS = support.ROOT / "docs/howto/logs.md"
@@ -19,9 +19,8 @@ LOGS = support.ROOT / "docs/howto/logs.md"
 
 def rotate(box: support.Sandbox) -> None:
     """Have logrotate do at once what the page's stanza says."""
-    program = shutil.which("logrotate", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None:
-        pytest.skip("needs logrotate")
+    program = shutil.which("logrotate", path=tools.SYSTEM)
+    assert program
     found = re.search(r"<!-- logrotate: .* -->\n```text\n(.*?)```\n", LOGS.read_text(), re.S)
     assert found
     stanza = box.path / "stanza"
@@ -30,6 +29,7 @@ def rotate(box: support.Sandbox) -> None:
     subprocess.run([program, "--force", "--state", box.path / "state", stanza], check=True)
 
 
+@pytest.mark.needs("logrotate")
 def test_logrotate_moves_and_copies_as_the_page_says(box: support.Sandbox) -> None:
     text = LOGS.read_text()
     regenerate.write_files(regenerate.files(text, len(text)), box)
