@@ -36,7 +36,6 @@ pygments_dark_style = "monokai"
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
 maximum_signature_line_length = 88
 LIGHT, DARK = "-light.svg", "-dark.svg"
 
