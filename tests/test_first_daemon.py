@@ -51,6 +51,11 @@ def test_the_trace_is_whole() -> None:
     assert not re.search(r"/tmp/(?!scratch)|pts/[1-9]", table)
 
 
+def test_a_trace_fits_on_a_screen() -> None:
+    blocks = re.findall(r"^```text\n(.*?)^```$", TEXT, re.S | re.M)
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 100
+
+
 def test_every_section_has_something_to_try_or_to_run() -> None:
     sections = TEXT.split("\n## ")[1:]
     poor = [

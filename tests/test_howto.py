@@ -49,3 +49,17 @@ def test_logrotate_moves_and_copies_as_the_page_says(box: support.Sandbox) -> No
     flags = re.search(r"flags:\s+(\d+)", Path(f"/proc/{pid}/fdinfo/2").read_text())
     assert flags
     assert int(flags[1], 8) & os.O_APPEND  # so its next line is the emptied file's first
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_systemd_understands_the_unit_of_the_first_service(box: support.Sandbox) -> None:
+    page = (support.ROOT / "docs/tutorials/first-service.md").read_text()
+    found = re.search(r"^```ini\n(.*?)```$", page, re.S | re.M)
+    assert found
+    unit = box.path / "poller.service"
+    unit.write_text(found[1].replace("/srv/app/venv/bin/python", sys.executable))
+    program = shutil.which("systemd-analyze", path=tools.SYSTEM)
+    # Without these flags an unknown key is no error.
+    verify = [program, "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
