@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from . import support, tools
 from .test_docs import regenerate
@@ -19,8 +16,7 @@ LOGS = support.ROOT / "docs/howto/logs.md"
 
 def rotate(box: support.Sandbox) -> None:
     """Have logrotate do at once what the page's stanza says."""
-    program = shutil.which("logrotate", path=tools.SYSTEM)
-    assert program
+    program = tools.find("logrotate")
     found = re.search(r"<!-- logrotate: .* -->\n```text\n(.*?)```\n", LOGS.read_text(), re.S)
     assert found
     stanza = box.path / "stanza"
@@ -29,7 +25,6 @@ def rotate(box: support.Sandbox) -> None:
     subprocess.run([program, "--force", "--state", box.path / "state", stanza], check=True)
 
 
-@pytest.mark.needs("logrotate")
 def test_logrotate_moves_and_copies_as_the_page_says(box: support.Sandbox) -> None:
     text = LOGS.read_text()
     regenerate.write_files(regenerate.files(text, len(text)), box)
@@ -51,14 +46,13 @@ def test_logrotate_moves_and_copies_as_the_page_says(box: support.Sandbox) -> No
     assert int(flags[1], 8) & os.O_APPEND  # so its next line is the emptied file's first
 
 
-@pytest.mark.needs("systemd-analyze")
 def test_systemd_understands_the_unit_of_the_first_service(box: support.Sandbox) -> None:
     page = (support.ROOT / "docs/tutorials/first-service.md").read_text()
     found = re.search(r"^```ini\n(.*?)```$", page, re.S | re.M)
     assert found
     unit = box.path / "poller.service"
     unit.write_text(found[1].replace("/srv/app/venv/bin/python", sys.executable))
-    program = shutil.which("systemd-analyze", path=tools.SYSTEM)
+    program = tools.find("systemd-analyze")
     # Without these flags an unknown key is no error.
     verify = [program, "verify", "--man=no", "--recursive-errors=no", str(unit)]
     done = subprocess.run(verify, capture_output=True, text=True, check=False)

@@ -5,6 +5,7 @@ They are listed where the CI run installs them, so that there is one list.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -20,6 +21,14 @@ def packages() -> dict[str, str]:
     needed = re.search(r"^NEEDED=\((.*?)\)$", text, re.M | re.S)
     assert needed
     return dict(entry.split(":") for entry in needed[1].split())
+
+
+def find(command: str) -> str:
+    """Its path, also where system programs are; a test that finds none is skipped."""
+    path = shutil.which(command, path=SYSTEM)
+    if path is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command)
+    return path
 
 
 def is_missing(command: str) -> bool:
