@@ -117,27 +117,31 @@ def _end(canvas: Canvas, y: float) -> float:
 
 def locks() -> Canvas:
     """Who holds which lock, after each step after which that has changed."""
-    canvas = Canvas(950, "Who holds which lock after each step of a start")
-    left, y = 150, 12
-    for process, x in LANES.items():
-        canvas.box(left + x, y, LANE, 28, KINDS[process])
-        canvas.text(left + x + LANE / 2, y + 18, process, bold=True, anchor="middle")
-    canvas.text(20, y + 18, "after", faint=True)
-    y += 42
+    canvas = Canvas(710, "Who holds which lock after each step of a start")
+    lanes = {process: 140 + 190 * number for number, process in enumerate(LANES)}
+    for process, x in lanes.items():
+        canvas.box(x, 12, 180, 28, KINDS[process])
+        canvas.text(x + 90, 30, process, bold=True, anchor="middle")
+    canvas.text(12, 30, "after", faint=True)
+    y = 54.0
     for moment, held in observed.locks():
-        height = 22 + 17 * max([len(found) for found in held.values()], default=1)
+        height = 8 + 38 * max([len(found) for found in held.values()], default=0.7)
         step = moment in DEFAULT_STEPS
-        canvas.text(20, y + height / 2 + 1, moment if step else MOMENTS[moment], size=12, mono=step)
+        words = moment if step else MOMENTS[moment]
+        canvas.text(12, y + height / 2 + 4, words, size=12, mono=step)
         if not held:
-            canvas.text(left + 20, y + height / 2 + 1, "nobody holds a lock", size=12, faint=True)
+            canvas.text(150, y + height / 2 + 4, "nobody holds a lock", size=12, faint=True)
         for process, found in held.items():
-            x = left + LANES[process]
-            canvas.box(x, y, LANE, height, KINDS[process])
-            for row, (file, kind, access) in enumerate(found):
-                words = f"{file}: {access.lower()}, {LOCK_KINDS[kind]}"
-                canvas.text(x + 10, y + 23 + 17 * row, words, size=12)
-        y += height + 12
+            canvas.box(lanes[process], y, 180, height, KINDS[process])
+            for row, lock in enumerate(found):
+                _lock(canvas, lanes[process] + 10, y + 20 + 38 * row, *lock)
+        y += height + 10
     return canvas
+
+
+def _lock(canvas: Canvas, x: float, y: float, file: str, kind: str, access: str) -> None:
+    canvas.text(x, y, file, size=12, mono=True, bold=True)
+    canvas.text(x, y + 16, f"{access.lower()} lock, {LOCK_KINDS[kind]}", size=12)
 
 
 MOMENTS = {"ready": "launcher gone", "closed": "after close()"}
