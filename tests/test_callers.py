@@ -56,7 +56,10 @@ SHELL = {
 }
 
 
-@pytest.mark.parametrize("caller", SHELL)
+SETSID = pytest.param("setsid", marks=pytest.mark.needs("setsid"))
+
+
+@pytest.mark.parametrize("caller", [SETSID, *(name for name in SHELL if name != "setsid")])
 def test_a_shell_goes_on_when_the_daemon_has_started(box: support.Sandbox, caller: str) -> None:
     start = shlex.join([sys.executable, "-B", str(box.script(PROGRAM))])
     command = SHELL[caller].format(

@@ -57,7 +57,11 @@ def test_the_positional_order_is_that_of_python_daemon() -> None:
 def test_the_readme_names_all_that_python_daemons_has_not() -> None:
     theirs = {*POSITIONAL, "close", "is_open", "open", "terminate"}
     ours = {name for name in dir(DaemonContext()) if not name.startswith("_")}
-    _, _, text = (support.ROOT / "README.md").read_text().partition("has some names more")
+    _, _, text = (
+        (support.ROOT / "docs/howto/from-python-daemon.md")
+        .read_text()
+        .partition("has some names more")
+    )
     assert set(re.findall(r"`(\w+)`", text)) == ours - theirs
 
 

@@ -237,6 +237,7 @@ def test_as_process_1_it_stays(clean: support.Sandbox) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.needs("unshare")
 @pytest.mark.parametrize("terminal", [[], TERMINAL], ids=["no-tty", "tty"])
 def test_below_a_shell_as_process_1_it_stays(clean: support.Sandbox, terminal: list[str]) -> None:
     name, detach, reason = asked(clean, *terminal, *NEW_PIDS, "sh", "-c", '"$@"; exit $?', "sh")
@@ -245,6 +246,7 @@ def test_below_a_shell_as_process_1_it_stays(clean: support.Sandbox, terminal: l
 
 
 @pytest.mark.root
+@pytest.mark.needs("unshare")
 @pytest.mark.parametrize("terminal", [False, True])
 def test_run_into_a_container_it_detaches_only_on_a_terminal(
     clean: support.Sandbox, terminal: bool
@@ -277,6 +279,7 @@ ORPHAN = """
 
 
 @pytest.mark.root
+@pytest.mark.needs("unshare")
 @pytest.mark.parametrize("terminal", [False, True])
 def test_an_orphan_detaches_only_on_a_terminal(clean: support.Sandbox, terminal: bool) -> None:
     # Process 1 of the namespace is a shell; below it a session, in which a launcher goes away.

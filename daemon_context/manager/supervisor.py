@@ -1,7 +1,7 @@
 """Who started us, and whether to detach: never fork under somebody who tracks us by pid.
 
 The rule is a list of questions; the first one with an answer decides, and its answer carries the
-reason. The facts behind each were measured with the real launchers (docs/supervisors.md).
+reason. The facts behind each were measured with the real launchers (docs/howto/supervisors.md).
 """
 
 from __future__ import annotations

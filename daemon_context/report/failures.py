@@ -230,7 +230,7 @@ def _frame(file: str, line: int, name: str, known: set[str | None]) -> FrameSumm
     """
     text = linecache.getline(file, line) if file in known else ""
     where, what = shown(file, SHORT_LARGEST), shown(name, SHORT_LARGEST)
-    return FrameSummary(where, line, what, lookup_line=False, line=shown(text, SHORT_LARGEST))
+    return FrameSummary(where, line, what, lookup_line=False, line=shown(text.strip(), SHORT_LARGEST))
 
 
 def _files(*names: Any) -> tuple[Any, ...]:
