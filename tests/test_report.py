@@ -210,7 +210,7 @@ def test_an_uncaught_error_is_seen_and_is_the_exit_status(
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "step 13 of 15, fail)" in done.stderr
+    assert "step 13 of 16, fail)" in done.stderr
     assert done.stderr.count("Traceback") <= 2
     assert [p.name for p in box.path.iterdir()] == ["program.py"]
     box.settled()
@@ -593,7 +593,7 @@ def test_progress_is_not_written_to_a_file_that_got_the_number_of_its_pipe(
         DaemonContext(steps=steps, detach_process=True).open()
     """)
     assert done.returncode == 1
-    assert "exited with status 1 before it was ready (step 6 of 15, close-all)" in done.stderr
+    assert "exited with status 1 before it was ready (step 6 of 16, close-all)" in done.stderr
     assert [path.stat().st_size for path in box.path.glob("file-*")] == [0] * 20
 
 

@@ -1,6 +1,6 @@
 """Daemons from outside: stopping one, having it reload.
 
-Only what the kernel proves counts: the pid file's lock says whether there is a daemon and who it
+Only what is proven counts: the pid file's lock says whether there is a daemon, the record who it
 is, a pidfd makes sure that nobody else is signalled, and stopped means that the process is gone
 *and* the lock is free.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from ..pidfile.locks import Holder
+    from ..pidfile.holder import Holder
 
     Waiting = Callable[[str, float], None]
 
@@ -67,20 +67,32 @@ def stop(
     """
     stages = tuple((signal_number(name), seconds) for name, seconds in schedule)
     target = Target.find(pidfile, waiting)
-    if target is None:
-        return Stopped(None, None)
-    try:
-        return target.stop(stages)
-    finally:
-        target.close()
+    stopped = Stopped(None, None)
+    if target is not None:
+        try:
+            stopped = target.stop(stages)
+        finally:
+            target.close()
+    if stopped.pid != os.getpid():
+        _sweep(pidfile)
+    return stopped
+
+
+def _sweep(pidfile: PidFile) -> None:
+    """Remove what a daemon leaves that may not remove its own files."""
+    if os.path.lexists(pidfile.path):
+        try:
+            PidFile(pidfile.path).break_lock()
+        except DaemonError:  # not permitted either, or there is a new one
+            pass
 
 
 class Target:
-    """The process that a stop or reload is about: owner, pidfd, and owner again."""
+    """The process that a stop or reload is about: proven, its pidfd, and proven again."""
 
     def __init__(self, pidfile: PidFile, pid: int, pidfd: int, waiting: Waiting | None) -> None:
         self.pidfile, self.pid, self.pidfd, self.waiting = pidfile, pid, pidfd, waiting
-        self.group = _group_of_start(pid) if pidfile.made_session(pid) else 0
+        self.group = 0
 
     @classmethod
     def find(cls, pidfile: PidFile, waiting: Waiting | None = None) -> Target | None:
@@ -94,8 +106,11 @@ class Target:
             if found.state == "unknown":
                 raise DaemonError(f"cannot signal the daemon: {found.reason}", path=pidfile.path)
             return None
-        if holder.state != "running" or not holder.pid:
-            raise DaemonError(f"cannot signal the daemon: {holder}", path=pidfile.path)
+        if not holder.proven or not holder.pid:
+            number = errno.EACCES if holder.state == "running" and holder.pid else None
+            raise DaemonError(
+                f"cannot signal the daemon: {holder}", path=pidfile.path, errno=number
+            )
         return cls._prove(pidfile, holder.pid, waiting)
 
     @classmethod
@@ -108,11 +123,12 @@ class Target:
             raise DaemonError("this system has no pidfds, which signalling safely needs")
         try:
             target = cls(pidfile, pid, pidfd, waiting)
-            proven = pidfile.owner() == pid
+            holder = pidfile.holder()
         except BaseException:
             os.close(pidfd)
             raise
-        if proven:
+        if holder.proven and holder.pid == pid:
+            target.group = _group_of_start(pid, holder.session)
             return target
         target.close()  # it ended, and the number may be another's by now
         return cls.find(pidfile, waiting)
@@ -122,23 +138,21 @@ class Target:
         os.close(self.pidfd)
 
     def send(self, number: int) -> None:
-        """Signal the daemon, if it still is the owner of the pid file.
+        """Signal the daemon, also one that hangs at its end and has let go of the pid file.
 
         :raises DaemonOSEnvironmentError: this user may not
         """
-        if self.pidfile.owner() != self.pid:
-            return
         send(self.pid, self.pidfd, number)
 
     def stop(self, schedule: tuple[tuple[int, float], ...]) -> Stopped:
         """Signal and wait, as the schedule says."""
         begun = monotonic()
         for stage, (number, seconds) in enumerate(schedule, 1):
+            if stage == len(schedule) and number == signal.SIGKILL:
+                self._kill_group()
             self.send(number)
             if self.pid == os.getpid():  # which can't wait for its own end
                 return Stopped(self.pid, None)
-            if stage == len(schedule) and number == signal.SIGKILL:
-                self._kill_group()
             if self._gone(begun, seconds):
                 return Stopped(self.pid, exit_words(self.pidfd))
         holder = self.pidfile.holder()
@@ -175,16 +189,16 @@ class Target:
         )
 
     def _kill_group(self) -> None:
-        """What the daemon leaves behind in the group that its start created."""
-        # Where the daemon is gone, and all of the group, its number may be a stranger's by now.
-        if self.group and not is_alive(self.group):
+        """The daemon, and what it would leave behind in the group that its start created."""
+        # Once it is gone, and all of the group, the number may be a stranger's.
+        if self.group and not poll({self.pidfd}, 0):
             try:
                 os.killpg(self.group, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass
 
 
-def _group_of_start(pid: int) -> int:
+def _group_of_start(pid: int, recorded: int) -> int:
     """The process group that the daemon's start created; 0: it is in another, which is not ours.
 
     The group and the session have the number of the session leader, which has ended; as long as
@@ -194,7 +208,7 @@ def _group_of_start(pid: int) -> int:
     if fields is None:
         return 0
     group, session = int(fields[2]), int(fields[3])
-    return group if group == session != pid and not is_alive(group) else 0
+    return group if group == session == recorded != pid and not is_alive(group) else 0
 
 
 def _settled(pidfile: PidFile, waiting: Waiting | None) -> Holder:

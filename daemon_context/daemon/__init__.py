@@ -13,7 +13,7 @@ import sys
 from .. import control
 from ..context import DaemonContext, default_signal_map
 from ..control.status import Status, status_of
-from ..control.statusfile import OpenStatus, StatusFile, path_of
+from ..control.statusfile import StatusFile, path_of
 from ..embedding import SCHEDULE, forget_launcher, run_to_exit
 from ..errors import DaemonError, refuse
 from ..pidfile import PidFile
@@ -21,6 +21,7 @@ from ..sequence import preflight
 from ..sequence.step import Steps
 from ..system.descriptors import is_open
 from ..system.processes import signal
+from .openstatus import OpenStatus
 from .serving import Serving, is_main_thread
 
 TYPE_CHECKING = False

@@ -151,7 +151,7 @@ def signal_number(name: str | int) -> int:
 
 
 def running(path: str) -> Handle:
-    """The handle of the daemon that owns the pid file: owner, identity, and owner again.
+    """The handle of the daemon that owns the pid file: proven, and proven again.
 
     :raises DaemonError: nobody owns it, or not within `STARTING` seconds
     """
@@ -163,7 +163,7 @@ def running(path: str) -> Handle:
     deadline = monotonic() + STARTING
     while (holder := pidfile.holder()).state == "starting" and monotonic() < deadline:
         sleep(0.01)
-    if holder.state == "running" and holder.pid:
+    if holder.proven and holder.pid:
         handle = Handle(holder.pid)
         if pidfile.owner() == handle.pid:
             return handle

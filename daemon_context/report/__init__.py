@@ -299,9 +299,7 @@ def prepare(walk: Walk) -> None:
     if walk.options.readiness == "explicit":
         from ..system import owners  # noqa: F401
     if walk.options.pidfile_lock is not None:
-        from ..pidfile.refusals import join_lockfile
-
-        join_lockfile()
+        from ..pidfile import refusals  # noqa: F401
 
 
 def _encoded(error: BaseException, process: str) -> bytes:

@@ -118,6 +118,8 @@ def _lead(walk: Walk, mask: Any, activated: bool) -> None:
     walk.process = "daemon"
     _handle_children(children, children)
     _hand_over(walk, False)
+    if walk.options.pidfile_lock is not None:
+        walk.options.pidfile_lock.identify()
     walk.report.begin_daemon()
     walk.note("second fork")
     if activated:

@@ -145,6 +145,7 @@ class ChangeOwner(Step):
         "detach": "only the launcher's own user may undo what the launcher did",
         "change-root": "only root can change the root directory",
         "lock-pidfile": "the pid file is opened with the launching user's rights",
+        "write-pidfile": "who the daemon is, only the launching user may write",
         "open-streams": "log files are opened with the launching user's rights",
     }
 
