@@ -200,7 +200,7 @@ def test_an_uncaught_error_is_seen_and_is_the_exit_status(
         """
         import sys
         from tests.launching import *
-        steps = DEFAULT_STEPS.insert_before("write-pidfile", Fail(sys.argv[1]))
+        steps = DEFAULT_STEPS.insert_before("enter-pidfile", Fail(sys.argv[1]))
         with DaemonContext(pidfile="d.pid", detach_process=True, steps=steps,
                            readiness=sys.argv[2]):
             pass
@@ -210,7 +210,7 @@ def test_an_uncaught_error_is_seen_and_is_the_exit_status(
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "step 13 of 16, fail)" in done.stderr
+    assert "step 14 of 16, fail)" in done.stderr
     assert done.stderr.count("Traceback") <= 2
     assert [p.name for p in box.path.iterdir()] == ["program.py"]
     box.settled()
@@ -367,7 +367,7 @@ def test_a_failing_check_is_an_error_before_anything_was_done(box: support.Sandb
             print(attempt(DaemonContext(detach_process=process, steps=steps))["message"])
     """)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "cannot check: RuntimeError: not today (step 16 of 16, check)\n" * 2
+    assert done.stdout == "cannot check: RuntimeError: not today (step 17 of 17, check)\n" * 2
     assert not (box.path / "applied").exists()
 
 

@@ -58,9 +58,7 @@ def unfit(path: str, file: str, found: os.stat_result) -> DaemonError:
 
 def _unfitness(path: str, found: os.stat_result) -> tuple[str, int, str]:
     if stat.S_ISLNK(found.st_mode):
-        why = (
-            "it is a symlink, and none is followed: who may change it could have any file replaced"
-        )
+        why = "it is a symlink, and none is followed: it may lead to anybody's file"
         return why, errno.ELOOP, "give the path of the file itself, or remove the symlink"
     if stat.S_ISDIR(found.st_mode):
         inside = os.path.join(path, "daemon.pid")
@@ -70,9 +68,8 @@ def _unfitness(path: str, found: os.stat_result) -> tuple[str, int, str]:
     if found.st_nlink > 1:
         why = f"the file has {found.st_nlink} names (hard links), and may be another's too"
         return why, errno.EMLINK, "remove this name, or give another path"
-    why = (
-        f"it belongs to {user_name(found.st_uid)}, who could change it: neither the launching user "
-    )
+    user = user_name(found.st_uid)
+    why = f"it belongs to {user}, who could change it: neither the launching user "
     remedy = "remove it, or give a path in a directory where nobody else may write"
     return f"{why}nor root nor the daemon's user", errno.EPERM, remedy
 
