@@ -12,6 +12,7 @@ from .options import default_signal_map
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .daemon import Daemon as Daemon
+    from .errors import AlreadyRunning as AlreadyRunning
     from .errors import DaemonError as DaemonError
     from .errors import DaemonOSEnvironmentError as DaemonOSEnvironmentError
     from .errors import DaemonProcessDetachError as DaemonProcessDetachError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .errors import StartError as StartError
     from .errors import StepError as StepError
     from .pidfile import PidFile as PidFile
-    from .pidfile.lockerrors import AlreadyRunning as AlreadyRunning
     from .sequence.step import Step as Step
     from .sequence.step import Steps as Steps
     from .steps import DEFAULT_STEPS as DEFAULT_STEPS
@@ -50,7 +50,7 @@ __all__ = [
 # Imported when they are named; `lockfile`, behind AlreadyRunning, is heavy.
 _LATE = {
     "DEFAULT_STEPS": "steps",
-    "AlreadyRunning": "pidfile.lockerrors",
+    "AlreadyRunning": "errors",
     "Daemon": "daemon",
     "DaemonError": "errors",
     "DaemonOSEnvironmentError": "errors",

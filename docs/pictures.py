@@ -33,7 +33,7 @@ WORDS = {
     "session leader": "the daemon's parent",
     "daemon": "where open() returns",
 }
-LOCK_KINDS = {"OFDLCK": "of the open file", "POSIX": "of the process"}
+LOCK_KINDS = {"POSIX": "of a process", "OFDLCK": "inherited", "FLOCK": "flock, inherited"}
 
 
 def _heads(canvas: Canvas) -> None:

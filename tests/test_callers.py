@@ -309,7 +309,7 @@ def test_in_a_pid_namespace(box: support.Sandbox) -> None:
     done = box.run(program, prefix=["unshare", "-pf", "--mount-proc", "--kill-child"])
     assert (done.returncode, done.stderr) == (0, "")
     pid, failure = json.loads(done.stdout)
-    assert "exited with status 7 before it was ready (step 8 of 15, fail)" in failure
+    assert "exited with status 7 before it was ready (step 8 of 16, fail)" in failure
     tree = json.loads(box.text("tree"))
     assert tree[0] == pid
     assert tree[2] != pid

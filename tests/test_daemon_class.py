@@ -722,8 +722,8 @@ def test_a_start_under_way_is_starting_and_can_be_stopped(box: support.Sandbox) 
 def test_what_can_not_be_known_is_unknown(box: support.Sandbox, heartbeat: Path) -> None:
     reader = box.popen("""
         import fcntl, sys
-        open("d.pid", "a").close()
-        file = open("d.pid")
+        open("d.pid.lock", "a").close()
+        file = open("d.pid.lock")
         fcntl.lockf(file, fcntl.LOCK_SH)
         print("locked", flush=True)
         sys.stdin.read()
@@ -733,7 +733,7 @@ def test_what_can_not_be_known_is_unknown(box: support.Sandbox, heartbeat: Path)
     for verb, code in (("status", 4), ("stop", 1), ("reload", 1), ("start", 1)):
         done = box.run(heartbeat, verb)
         assert done.returncode == code, (verb, done)
-        assert "reader" in done.stdout + done.stderr
+        assert "is locked, and has no record of a daemon" in done.stdout + done.stderr
     reader.communicate("")
     assert box.run(heartbeat, "start").returncode == 0
 

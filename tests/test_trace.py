@@ -60,9 +60,9 @@ def test_the_command_tells_what_every_step_did_in_all_three_processes(
     assert [r["name"] for r in records if r["outcome"] in ("done", "not needed")] == [
         *DEFAULT_STEPS.names
     ]
-    assert [r["number"] for r in records if r["name"] != "detach"] == [1, 2, 3, *range(5, 15)]
+    assert [r["number"] for r in records if r["name"] != "detach"] == [1, 2, 3, *range(5, 16)]
     assert all(r["description"] for r in records)
-    expected = ["launcher"] * 3 + ["session leader"] * 2 + ["daemon"] * 12
+    expected = ["launcher"] * 3 + ["session leader"] * 2 + ["daemon"] * 13
     assert [r["process"] for r in records] == expected
     launcher, leader, daemon = (
         next(r["ids"] for r in records if r["process"] == process)

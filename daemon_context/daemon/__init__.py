@@ -13,7 +13,7 @@ import sys
 from .. import control
 from ..context import DaemonContext
 from ..control.status import Status, status_of
-from ..control.statusfile import OpenStatus, StatusFile, path_of
+from ..control.statusfile import StatusFile, path_of
 from ..embedding import SCHEDULE
 from ..embedding.target import forget_launcher, run_to_exit
 from ..errors import DaemonError, refuse
@@ -24,6 +24,7 @@ from ..sequence.step import Steps, as_steps
 from ..system.descriptors import is_open
 from ..system.own import is_main_thread
 from ..system.processes import signal
+from .openstatus import OpenStatus
 from .serving import Serving
 
 TYPE_CHECKING = False

@@ -14,6 +14,7 @@ from io import IOBase
 from ..errors import OptionError, refuse
 from ..manager import Supervisor
 from ..system.own import is_main_thread
+from ..system.paths import absolute_path, text_path
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Given, default_signal_map
 from .frozen import Options, Target
@@ -157,42 +158,12 @@ def lasting(value: Any) -> Any:
         raise refuse("an iterator", value, "one that can be read") from error
 
 
-def absolute_path(option: str, value: object) -> str:
-    """The path that the option gives.
-
-    :raises OptionError: it can't be one
-    """
-    return _absolute(option, _text(option, value))
-
-
-def _absolute(option: str, path: str) -> str:
-    try:
-        return os.path.abspath(path)
-    except OSError as error:
-        expected = f"an absolute path, as the current directory can't be told: {error.strerror}"
-        raise refuse(option, path, expected) from error
-
-
-def _text(option: str, value: object) -> str:
-    try:
-        path = os.fsdecode(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise refuse(option, value, "a path") from None
-    if not path or "\0" in path:
-        raise refuse(option, value, "a path that is not empty and has no NUL in it")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        raise refuse(option, value, "a path that can be written in bytes") from None
-    return path
-
-
 def _working_directory(value: object, chroot: str | None) -> str:
     """With a chroot, a relative directory is relative to the new root."""
-    path = _text("working_directory", value)
+    path = text_path("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
-    return _absolute("working_directory", path)
+    return absolute_path("working_directory", path)
 
 
 def _detachment(given: object, *, forks: bool, always: bool) -> Supervisor:

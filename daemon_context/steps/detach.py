@@ -111,6 +111,8 @@ def _lead(walk: Walk, report: Report, mask: Any, activated: bool) -> None:
     walk.process = "daemon"
     _handle_children(children, children)
     _hand_over(walk, False)
+    if walk.options.pidfile_lock is not None:
+        walk.options.pidfile_lock.identify()
     report.begin_daemon()
     walk.note("second fork")
     if activated:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import stat
-import sys
 
 from ..errors import DaemonOSEnvironmentError
 from ..sequence.step import Step
@@ -73,9 +72,6 @@ class ChangeRoot(Step):
     def apply(self, walk: Walk) -> None:
         if walk.options.owner_changes:
             _look(walk)  # what change-owner asks is out of reach in the new root
-        pidfiles = sys.modules.get("daemon_context.pidfile.lockedfile")
-        if pidfiles is not None:
-            pidfiles.leave_directories()
         os.chroot(walk.options.chroot_directory or "")
         os.chdir("/")  # the old working directory would be a way out
 
@@ -154,6 +150,7 @@ class ChangeOwner(Step):
         "detach": "only the launcher's own user may undo what the launcher did",
         "change-root": "only root can change the root directory",
         "lock-pidfile": "the pid file is opened with the launching user's rights",
+        "write-pidfile": "who the daemon is, only the launching user may write",
         "open-streams": "log files are opened with the launching user's rights",
     }
 
