@@ -25,9 +25,9 @@ from daemon_context import DEFAULT_STEPS  # noqa: E402
 from daemon_context.look.snapshot import IDS  # noqa: E402
 
 PICTURES = ROOT / "docs/pictures"
-LANES = {"launcher": 20, "session leader": 280, "daemon": 540}  # where each process has its column
+LANES = {"launcher": 20, "session leader": 296, "daemon": 572}  # where each process has its column
 KINDS = {"launcher": "launcher", "session leader": "leader", "daemon": "daemon"}
-LANE, ROW = 240, 46
+LANE, ROW = 256, 46
 WORDS = {
     "launcher": "what you have started",
     "session leader": "the daemon's parent",
@@ -45,18 +45,18 @@ def _heads(canvas: Canvas) -> None:
 
 def processes() -> Canvas:
     """The three processes, and what each step changes in them."""
-    canvas = Canvas(800, "The three processes of a start, and what each step changes in them")
+    canvas = Canvas(848, "The three processes of a start, and what each step changes in them")
     y = 74
-    lines, boxes = Canvas(800, ""), Canvas(800, "")
+    lines, boxes = Canvas(848, ""), Canvas(848, "")
     tops = dict.fromkeys(LANES, 56)
     detach = DEFAULT_STEPS.index("detach")
     for number, step in enumerate(DEFAULT_STEPS):
-        changes = ", ".join(sorted(step.touches)) or "nothing"
+        changes = ", ".join(sorted(step.touches)) or "changes nothing"
         if number == detach:
             y = _detach(boxes, y, tops)
         else:
             process = "launcher" if number < detach else "daemon"
-            _step(boxes, LANES[process], y, KINDS[process], step.name, f"changes {changes}")
+            _step(boxes, LANES[process], y, KINDS[process], step.name, changes)
         y += ROW
     y = _end(boxes, y + 2)
     for process, x in LANES.items():
@@ -68,6 +68,7 @@ def processes() -> Canvas:
 
 
 def _step(canvas: Canvas, x: float, y: float, kind: str, name: str, changes: str) -> None:
+    assert len(changes) <= 46, f"{changes!r} is wider than its box: make LANE wider"
     canvas.box(x, y, LANE, ROW - 8, kind)
     canvas.text(x + 10, y + 15, name, size=12, mono=True, bold=True)
     canvas.text(x + 10, y + 31, changes, size=11, faint=True)
@@ -97,7 +98,7 @@ def _changed_ids() -> dict[str, str]:
     changed = {}
     for before, after in pairwise(rows):
         names = [name for name, old, new in zip(head, before, after, strict=True) if old != new]
-        changed[after[2]] = "changes " + ", ".join(name for name in names if name in IDS)
+        changed[after[2]] = ", ".join(name for name in names if name in IDS)
     return changed
 
 
@@ -105,6 +106,7 @@ def _end(canvas: Canvas, y: float) -> float:
     launcher, leader, daemon = LANES.values()
     canvas.line(daemon, y - ROW + 17, launcher + LANE / 2, y - ROW + 17, arrow=True)
     canvas.text(leader + LANE / 2, y - ROW + 12, "ready", size=12, anchor="middle")
+    canvas.text(launcher, y + 50, "Below each step stands what it may change.", size=12, faint=True)
     for x, kind, words in (
         (leader, "leader", "ends, before the launcher does"),
         (launcher, "launcher", "exits with status 0"),
