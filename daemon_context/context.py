@@ -93,7 +93,8 @@ class DaemonContext:
     :param gid: group number or name; None: the primary group of a changed `uid`, else the real one
     :param initgroups: whether the new user's supplementary groups are set; otherwise none but `gid`
     :param prevent_core: whether core dumps are prevented
-    :param detach_process: True, False, or None: decided by who started us (see `supervisor`)
+    :param detach_process: True, False, or None: decided by who started us (see `supervisor`);
+        ``"force"`` detaches also where who started us would take the daemon for ended
     :param files_preserve: descriptors and file objects that stay open, from any iterable
     :param pidfile: path, `PidFile`, or any context manager, which is entered in the daemon
     :param stdin: file object, descriptor or path; None is ``/dev/null``
@@ -119,7 +120,7 @@ class DaemonContext:
         gid: int | str | None = None,
         initgroups: bool = False,
         prevent_core: bool = True,
-        detach_process: bool | None = None,
+        detach_process: bool | str | None = None,
         files_preserve: Iterable[Any] | None = None,
         pidfile: Any = None,
         stdin: Any = None,

@@ -187,7 +187,13 @@ class Daemon(Serving):
         streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
         if not detach:
             streams = _kept_streams(streams)
-        options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
+        forced = detach and options.get("detach_process") == "force"
+        options.update(
+            streams,
+            detach_process="force" if forced else detach,
+            pidfile=lock,
+            readiness="explicit",
+        )
         context = DaemonContext(**options)
         context._between = self._reload_if_due
         context._serves = True
