@@ -87,8 +87,8 @@ class DaemonContext:
     anything has changed.
 
     :param chroot_directory: path of the daemon's root directory, or None
-    :param working_directory: path; with a chroot relative to the new root
-    :param umask: file creation mask, 0 to 0o777
+    :param working_directory: path; with a chroot relative to the new root; None: left as it is
+    :param umask: file creation mask, 0 to 0o777; None: left as it is
     :param uid: user number or name; None: the real user of the process
     :param gid: group number or name; None: the primary group of a changed `uid`, else the real one
     :param initgroups: whether the new user's supplementary groups are set; otherwise none but `gid`
@@ -115,7 +115,7 @@ class DaemonContext:
         self,
         chroot_directory: Any = None,
         working_directory: Any = "/",
-        umask: int = 0,
+        umask: int | None = 0,
         uid: int | str | None = None,
         gid: int | str | None = None,
         initgroups: bool = False,

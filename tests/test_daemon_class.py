@@ -651,7 +651,17 @@ def test_a_daemon_in_another_pid_namespace_is_seen_and_left_alone(
 ) -> None:
     box.run(heartbeat, "start")
     pid = box.pid()
-    inside = ["unshare", "-p", "-f", "--mount-proc", "--kill-child"]
+    inside = [
+        "unshare",
+        "-p",
+        "-f",
+        "--mount-proc",
+        "--kill-child",
+        "sh",
+        "-c",
+        '"$@"; exit $?',
+        "sh",
+    ]
     done = box.run(heartbeat, "status", "--json", prefix=inside)
     status = json.loads(done.stdout)
     assert (done.returncode, status["pid"], status["visible"]) == (0, None, False)

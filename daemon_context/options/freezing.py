@@ -123,10 +123,12 @@ def _seconds(option: str, value: object) -> float | None:
     raise refuse(option, value, "None or a positive number of seconds")
 
 
-def _umask(value: object) -> int:
+def _umask(value: object) -> int | None:
+    if value is None:
+        return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse("umask", value, "a number from 0 to 0o777")
+    raise refuse("umask", value, "None or a number from 0 to 0o777")
 
 
 def _path(option: str, value: object, *, optional: bool = False) -> str | None:
@@ -165,8 +167,10 @@ def _text(option: str, value: object) -> str:
     return path
 
 
-def _working_directory(value: object, chroot: str | None) -> str:
+def _working_directory(value: object, chroot: str | None) -> str | None:
     """With a chroot, a relative directory is relative to the new root."""
+    if value is None:
+        return None
     path = _text("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
