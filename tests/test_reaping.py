@@ -91,7 +91,7 @@ def test_signals_go_to_the_daemon_and_its_end_is_process_1s(
     if {ignored}:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     def reload(*ignored):
-        os.write(1, b"reloads\n")
+        os.write(1, b"reloads\\n")
     signals = {{signal.SIGHUP: reload, signal.SIGTERM: "terminate"}}
     with DaemonContext(steps=steps, umask=0o022, signal_map=signals) as daemon:
         print("up", flush=True)
