@@ -83,11 +83,17 @@ class SetUmask(Step):
     at_once = True
     touches = frozenset({"umask"})
 
+    def needed(self, options: Options) -> bool:
+        return options.umask is not None
+
     def describe(self, options: Options) -> str:
         return f"set the umask to {options.umask:03o}"
 
+    def why_not(self, options: Options) -> str:
+        return "umask=None leaves it as it is"
+
     def apply(self, walk: Walk) -> int:
-        return os.umask(walk.options.umask)
+        return os.umask(walk.options.umask or 0)
 
     def undo(self, walk: Walk, memory: int) -> None:
         os.umask(memory)
@@ -102,12 +108,18 @@ class ChangeDirectory(Step):
     after = {"change-root": "with a chroot the directory is one inside the new root"}
     remedy = "set working_directory to a directory that exists and may be entered"
 
+    def needed(self, options: Options) -> bool:
+        return options.working_directory is not None
+
     def describe(self, options: Options) -> str:
         return f"change the working directory to {options.working_directory!r}"
 
+    def why_not(self, options: Options) -> str:
+        return "working_directory=None leaves it as it is"
+
     def check(self, walk: Walk) -> None:
         options = walk.options
-        path = options.working_directory
+        path = options.working_directory or ""
         if options.chroot_directory and "change-root" in walk.steps:
             path = os.path.join(options.chroot_directory, path.lstrip("/"))
             if _has_symlink(options.chroot_directory, path):
@@ -116,7 +128,7 @@ class ChangeDirectory(Step):
 
     def apply(self, walk: Walk) -> str | None:
         before = _working_directory()
-        os.chdir(walk.options.working_directory)
+        os.chdir(walk.options.working_directory or "")
         return before
 
     def undo(self, walk: Walk, memory: str | None) -> None:
@@ -229,7 +241,7 @@ class InstallSignals(Step):
         mask = block_signals()
         try:
             for number, handler in walk.options.signal_map.items():
-                before[number] = signal.signal(number, handler)
+                before[number] = signal.signal(number, _announced(walk, number, handler))
             signal.pthread_sigmask(signal.SIG_SETMASK, mask.difference(walk.options.signal_map))
         except BaseException:
             self.undo(walk, (before, mask))
@@ -242,6 +254,13 @@ class InstallSignals(Step):
             if handler is not None:  # None: installed by C code, can't be put back from here
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _announced(walk: Walk, number: int, handler: Any) -> Any:
+    """A handler for SIGHUP is taken for one that reloads, of which a manager wants to hear."""
+    if number == signal.SIGHUP and callable(handler) and not getattr(handler, "announces", False):
+        return walk.manager.around(handler)
+    return handler
 
 
 def _in_words(signal_map: dict[int, Any]) -> str:
