@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,16 +17,23 @@ UNSHARE = [
     *("setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child", "--mount-proc"),
     *("--mount", "--pid", "--ipc", "--uts", "--net", "--cgroup", "--propagation", "private"),
 ]
+LOOPBACK = """
+import fcntl, socket, struct
+with socket.socket() as any: # netdevice(7): SIOCSIFFLAGS, IFF_UP | IFF_RUNNING
+    fcntl.ioctl(any, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+"""
 T = TypeVar("T", bound="Jail")
 # It outlives the test by a moment, in a session of its own: empty cgroups end with nobody.
 KEEPER = """
 mkdir -p "$1/cgroup"
 mount -t cgroup2 none "$1/cgroup" && own="$1/cgroup/$2" && mkdir "$own"
 shift 2
-sh -c 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$own" "$@" <&- &
+{ sh -c 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$own" "$@" </dev/null; echo $? > status; } &
 read -r _ # until the test closes the pipe, or is gone
-first=$(cat /proc/$!/task/$!/children)
-kill -KILL ${first:-$!} # whom its parent reaps; nobody may do so for an orphan
+child() { cat "/proc/$1/task/$1/children" 2>&-; }
+unshare=$(child $!)
+first=$(child $unshare)
+kill -KILL ${first:-$unshare} 2>&- # whom its parent reaps; nobody may do so for an orphan
 wait $!
 for _ in $(seq 500); do
     find "$own" -depth -type d -exec rmdir {} + 2>&- && exit
@@ -40,22 +49,25 @@ class Jail:
     :ivar inside: the same, as it is called inside
     """
 
-    def __init__(self, box: support.Sandbox, script: str) -> None:
-        self.prepare(box, box.path / "shared")
-        self.begin(script)
-
-    def prepare(self, box: support.Sandbox, inside: Path) -> None:
-        """Make the directory."""
-        self.box, self.inside, self.outside = box, inside, box.path / "shared"
+    def __init__(self, box: support.Sandbox, inside: Path | None = None) -> None:
+        self.box, self.outside = box, box.path / "shared"
+        self.inside = inside or self.outside
+        self.keeper: subprocess.Popen[str] | None = None
+        self.terminal: support.Terminal | None = None
         self.outside.mkdir()
 
-    def begin(self, script: str) -> None:
-        """Start process 1."""
+    def begin(self, script: str, *, terminal: bool = False) -> None:
+        """Start process 1, which runs the script; `terminal`: as `docker run -t` would."""
+        up = f"{sys.executable} -c {shlex.quote(LOOPBACK)}"
         name = f"daemon-context-{uuid.uuid4().hex}"
         keep = ["unshare", "--mount", "--propagation", "private", "sh", "-c", KEEPER, "keeper"]
+        if terminal:
+            self.terminal = support.Terminal()
+            own = f"<> {self.terminal.name}"
+            script = f"exec setsid --ctty sh -ec {shlex.quote(script)} {own}"
         with (self.box.path / "said").open("a") as said:
             self.keeper = subprocess.Popen(
-                [*keep, str(self.box.path), name, *UNSHARE, "sh", "-ec", script],
+                [*keep, str(self.box.path), name, *UNSHARE, "sh", "-ec", f"{up}\n{script}"],
                 stdin=subprocess.PIPE, stdout=said, stderr=said, text=True, cwd=self.box.path,
                 env=self.environ, start_new_session=True,
             )  # fmt: skip
@@ -72,11 +84,18 @@ class Jail:
         return (self.box.path / "said").read_text(errors="replace")
 
     @property
+    def status(self) -> int:
+        """How process 1 has ended, as a shell says it."""
+        path = self.box.path / "status"
+        return int(support.until(lambda: path.exists() and path.read_text(), what="an end"))
+
+    @property
     def first(self) -> int:
         """Process 1 of the namespaces, as it is called outside."""
         return support.until(self._first, what=f"a first process; {self.said}")
 
     def _first(self) -> int:
+        assert self.keeper is not None
         for pid in below(self.keeper.pid):
             if namespaced(pid)[-1:] == [1]:
                 return pid
@@ -85,8 +104,9 @@ class Jail:
 
     def host_pid(self, inner: int) -> int:
         """A process inside, as it is called outside; 0: there is none."""
+        assert self.keeper is not None
         for pid in below(self.keeper.pid):
-            if namespaced(pid)[1:] == [inner]:
+            if namespaced(pid)[-1:] == [inner] and len(namespaced(pid)) > 1:
                 return pid
         return 0
 
@@ -103,9 +123,11 @@ class Jail:
 
     def end(self) -> None:
         """End it as the death of the test would: all that is inside is killed."""
-        assert self.keeper.stdin is not None
-        self.keeper.stdin.close()
-        self.keeper.wait()
+        if self.keeper is not None and self.keeper.stdin is not None:
+            self.keeper.stdin.close()
+            self.keeper.wait()
+        if self.terminal is not None:
+            self.terminal.hang_up()
 
     def __enter__(self: T) -> T:
         return self

@@ -60,7 +60,7 @@ class Machine(Jail):
     """A machine whose units the test writes."""
 
     def __init__(self, box: support.Sandbox) -> None:
-        super().prepare(box, Path("/srv") / f"daemon-context-{box.mark}")
+        super().__init__(box, Path("/srv") / f"daemon-context-{box.mark}")
         (box.path / "root").mkdir()
         self.units = self.outside / "units"
         self.units.mkdir()

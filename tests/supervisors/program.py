@@ -120,8 +120,9 @@ def main() -> None:
 
     signals = {signal.SIGTERM: on_terminate, signal.SIGHUP: lambda *args: reload()}
     context = DaemonContext(
-        pidfile=PLACE / "d.pid", umask=0o022, signal_map=signals, readiness="explicit", **options
-    )
+        pidfile=PLACE / "d.pid", signal_map=signals, readiness="explicit",
+        **{"umask": 0o022, **options},
+    )  # fmt: skip
     with context:
         context.ready("at work")
         found(context.supervisor)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -41,7 +46,7 @@ def unit(subject: Subject, kind: str = "simple", *lines: str, command: str = "")
     environ = subject.jail.environ
     settings = [f"Environment={name}={environ[name]}" for name in environ if name != "PATH"]
     text = "\n".join(["[Service]", f"Type={kind}", *settings, *lines])
-    return f"{text}\nTimeoutStartSec=8\nTimeoutStopSec=8\nExecStart={command or subject.line()}\n"
+    return f"{text}\nTimeoutStartSec=6\nTimeoutStopSec=6\nExecStart={command or subject.line()}\n"
 
 
 def started(machine: Machine, name: str, kind: str, *lines: str, command: str = "") -> Subject:
@@ -98,3 +103,223 @@ def test_a_bad_reload_is_told_in_the_status_and_the_journal(machine: Machine) ->
     subject.reloads("good", lambda: machine.ctl("reload", "badly"))
     assert machine.ctl("is-active", "badly") == "active"
     machine.ctl("stop", "badly")
+
+
+# --- sockets
+
+def listening(machine: Machine, name: str, *more: str) -> None:
+    machine.install(
+        f"{name}.socket",
+        "\n".join(["[Socket]", f"ListenStream={machine.inside / name / 's'}", *more, ""]),
+    )
+
+
+def connected(machine: Machine, name: str) -> str:
+    """What is said to whoever connects."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(support.DEADLINE)
+        client.connect(str(machine.outside / name / "s"))
+        return client.makefile().read()
+
+
+def test_a_socket_unit_hands_its_sockets_over_with_their_names(machine: Machine) -> None:
+    subject = Subject(machine, "listens")
+    machine.install("listens.service", unit(subject, "notify"))
+    listening(machine, "listens", "FileDescriptorName=web")
+    machine.ctl("start", "listens.socket")
+    assert connected(machine, "listens") == "hello\n"
+    found = subject.found()
+    assert (found["name"], found["detached"]) == ("systemd", False)
+    assert found["sockets"] == [["web", "listening"]]
+    milliseconds = subject.stop(lambda: machine.ctl("stop", "listens.socket", "listens"))
+    subject.record(
+        "systemd, socket unit", ready="READY=1", ms=milliseconds,
+        status=f"Result={ended(machine, 'listens')['Result']}",
+    )  # fmt: skip
+
+
+def test_a_socket_unit_with_accept_hands_the_connection_over(machine: Machine) -> None:
+    subject = Subject(machine, "accepts")
+    machine.install("accepts@.service", unit(subject, "simple"))
+    listening(machine, "accepts", "Accept=yes")
+    machine.ctl("start", "accepts.socket")
+    assert connected(machine, "accepts") == "hello\n"
+    found = subject.found()
+    assert (found["name"], found["detached"]) == ("systemd", False)
+    assert found["sockets"] == [["connection", "connected"]]
+    milliseconds = subject.stop(lambda: machine.ctl("stop", "accepts.socket", "accepts@*"))
+    subject.record("systemd, socket unit, Accept=yes", ms=milliseconds, status="unit gone")
+
+
+# --- the watchdog
+
+WATCHDOG = ("WatchdogSec=700ms", "TimeoutAbortSec=2", "WatchdogSignal=SIGKILL")
+
+
+def test_the_watchdog_spares_a_loop_that_beats_and_bites_one_that_is_stuck(
+    machine: Machine,
+) -> None:
+    subject = started(machine, "watched", "notify", HANGUP, *WATCHDOG)
+    begun = time.monotonic()
+    assert "WATCHDOG_USEC" not in subject.found()["marks"]
+    support.until(lambda: time.monotonic() > begun + 1.6)  # two intervals, and a bit
+    assert machine.ctl("is-active", "watched") == "active"
+    subject.config("stuck")
+    stuck = time.monotonic()
+    support.until(
+        lambda: machine.ctl("is-active", "watched", check=False) == "failed",
+        what="the watchdog's bite",
+    )
+    assert time.monotonic() - stuck > 0.3
+    assert ended(machine, "watched")["Result"] == "watchdog"
+    subject.record(
+        "systemd, WatchdogSec=", ready="READY=1", status="a stuck loop: Result=watchdog"
+    )
+
+
+# --- the user's manager, scopes, wrappers
+
+def test_under_the_manager_of_a_user(machine: Machine) -> None:
+    machine.ctl("start", "user@0")
+    user = ("env", "XDG_RUNTIME_DIR=/run/user/0", "systemctl", "--user")
+    subject = Subject(machine, "users")
+    text = unit(subject, "notify", HANGUP)
+    place = machine.outside / "user.service"
+    place.write_text(text)
+    done = machine.ask(*user, "link", "--runtime", str(machine.inside / "user.service"))
+    assert done.returncode == 0, done.stderr
+    done = machine.ask(*user, "start", "user")
+    assert done.returncode == 0, (done.stderr, machine.journal())
+    found = subject.found()
+    assert (found["name"], found["detached"]) == ("systemd", False)
+    subject.reloads("good", lambda: machine.ask(*user, "reload", "user"))
+    milliseconds = subject.stop(lambda: machine.ask(*user, "stop", "user"))
+    done = machine.ask(*user, "show", "user", "-p", "Result", "--value")
+    assert done.stdout == "success\n"
+    subject.record(
+        "systemd --user, Type=notify", ready="READY=1", reload="SIGHUP", ms=milliseconds,
+        status="Result=success",
+    )  # fmt: skip
+
+
+def test_in_a_scope_it_detaches_as_below_any_shell(machine: Machine) -> None:
+    subject = Subject(machine, "scope")
+    # From a session of its own, below the shell of somebody.
+    done = machine.ask(
+        "setsid", "--wait", "sh", "-c", f"systemd-run --quiet --scope {subject.line()}; exit $?"
+    )
+    assert done.returncode == 0, done.stderr
+    found = subject.found()
+    assert found["detached"], found
+    milliseconds = subject.stop(lambda: machine.ask("kill", str(found["pid"])))
+    subject.record("systemd-run --scope", ms=milliseconds, status="the command: 0")
+
+
+# What is before the program's command in ExecStart=.
+WRAPPERS = {
+    "sh -c": "sh -c '{}; exit $?'",
+    "sh -c, two deep": "sh -c 'sh -c \"{}; exit $?\"; exit $?'",
+    "flock in sh -c": "sh -c 'flock /run/lock.{name} {}; exit $?'",
+    "timeout": "timeout 60 {}",
+    "runuser": "runuser -u daemon -- {}",
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("kind", ["simple", "forking"])
+def test_wrappers_are_seen_through(machine: Machine, wrapper: str, kind: str) -> None:
+    name = re.sub(r"\W+", "-", f"{wrapper} {kind}")
+    subject = Subject(machine, name)
+    subject.outside.chmod(0o777)
+    command = WRAPPERS[wrapper].format(subject.line(), name=name).replace("$", "$$")
+    machine.install(f"{name}.service", unit(subject, kind, command=command))
+    machine.ctl("start", name)
+    found = subject.found()
+    assert (found["name"], found["detached"]) == ("systemd", kind == "forking"), found
+    milliseconds = subject.stop(lambda: machine.ctl("stop", name))
+    assert ended(machine, name)["Result"] == "success"
+    subject.record(f"systemd, Type={kind}, {wrapper}", ms=milliseconds, status="Result=success")
+
+
+def test_a_forking_unit_without_any_environment_detaches(machine: Machine) -> None:
+    subject = Subject(machine, "bare")
+    path = subject.jail.environ["PYTHONPATH"]
+    machine.install("bare.service", unit(
+        subject, "forking", command=f"/usr/bin/env -i PYTHONPATH={path} {subject.line()}"
+    ))  # fmt: skip
+    machine.ctl("start", "bare")
+    found = subject.found()
+    assert (found["name"], found["detached"]) == ("systemd", True), found
+    milliseconds = subject.stop(lambda: machine.ctl("stop", "bare"))
+    subject.record("systemd, Type=forking, env -i", ms=milliseconds, status="Result=success")
+
+
+# --- contradictions
+
+REMEDIES = {"class": "run", "context": "detach_process"}
+
+
+@pytest.mark.parametrize("kind", ["simple", "exec", "notify"])
+@pytest.mark.parametrize("what", REMEDIES)
+def test_detaching_where_systemd_tracks_the_process_is_refused(
+    machine: Machine, kind: str, what: str
+) -> None:
+    name = f"wrong-{what}-{kind}"
+    subject = Subject(machine, name, **({} if what == "class" else {"detach_process": True}))
+    command = subject.line(*["start"] if what == "class" else [])
+    machine.install(f"{name}.service", unit(subject, kind, command=command))
+    machine.ctl("start", name, check=False)
+    support.until(lambda: ended(machine, name)["ActiveState"] == "failed", what=f"{name} fails")
+    state = ended(machine, name)
+    assert (state["Result"], state["ExecMainStatus"] != "0") == ("exit-code", True), state
+    said = machine.journal(f"{name}.service")
+    assert f"Type={kind}" in said
+    assert REMEDIES[what] in said
+    assert not subject.wrote("found")
+
+
+@pytest.mark.parametrize("how", ["ExecStartPre", "ExecStartPost", "oneshot"])
+def test_detaching_is_not_refused_where_systemd_does_not_track(
+    machine: Machine, how: str
+) -> None:
+    name = f"right-{how.lower()}"
+    subject = Subject(machine, name, detach_process=True)
+    if how == "oneshot":
+        text = unit(subject, "oneshot", "RemainAfterExit=yes")
+    else:
+        text = unit(subject, "simple", f"{how}={subject.line()}", command="/bin/sleep 1000")
+    machine.install(f"{name}.service", text)
+    machine.ctl("start", name)
+    assert subject.found()["detached"]
+    machine.ctl("stop", name)
+
+
+def test_force_detaches_all_the_same(machine: Machine) -> None:
+    subject = Subject(machine, "force", detach_process="force")
+    machine.install("force.service", unit(subject, "exec", "RemainAfterExit=yes", "KillMode=none"))
+    machine.ctl("start", "force")
+    assert subject.found()["detached"]
+    os.kill(subject.pid, signal.SIGTERM)
+    assert subject.text("ended") == "0"
+    machine.ctl("stop", "force")
+
+
+# --- what the unit has set
+
+SETTINGS = ("UMask=0027", "WorkingDirectory=/var", "LimitCORE=4096:8192")
+
+
+def test_the_settings_of_a_unit_survive(machine: Machine) -> None:
+    kept = Subject(machine, "kept", umask=None, working_directory=None, prevent_core=False)
+    klass = Subject(machine, "class")
+    for subject, verb in ((kept, ()), (klass, ("run",))):
+        machine.install(
+            f"{subject.name}.service",
+            unit(subject, "notify", *SETTINGS, command=subject.line(*verb)),
+        )
+        machine.ctl("start", subject.name)
+        found = subject.found()
+        assert (found["umask"], found["directory"]) == ("0027", "/var"), subject.name
+        limits = (Path("/proc") / str(subject.pid) / "limits").read_text()
+        assert re.search(r"core file size +4096 +8192", limits), limits
+        machine.ctl("stop", subject.name)
