@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .look.explain import Explanation
     from .look.trace import Record, Trace
     from .loop import Stop
-    from .options import Supervisor
+    from .manager import Manager, Supervisor
     from .sequence import Walk
     from .sequence.step import Step, Steps
     from .system.descriptors import Closed
@@ -164,6 +164,8 @@ class DaemonContext:
     _walk: Walk | None = None
     _is_open = False
     _is_ready = False
+    _serves = False  # whether it is the program's own daemon, though the launcher goes on
+    _reloads_by_handler = True
     _registered = False
     _loop_stop: Stop | None = None
     _all_open: ClassVar[dict[int, DaemonContext]] = {}  # by id: a subclass may compare by value
@@ -329,6 +331,7 @@ class DaemonContext:
         self._is_open = False
         self._is_ready = False
         self._all_open.pop(id(self), None)
+        walk.manager.end()
         if self._loop_stop is not None:
             self._loop_stop.end()
         if walk.last_words is not None:
@@ -391,6 +394,14 @@ class DaemonContext:
         if signal_number is not None and self._is_copy() and not stop.is_watched:
             DaemonContext.terminate(self, signal_number, frame)  # an own one may call this
         stop.request()
+        self._manager.stopping()
+
+    @property
+    def _manager(self) -> Manager:
+        """Who wants to hear how it goes."""
+        from .manager import Manager
+
+        return Manager() if self._walk is None else self._walk.manager
 
     def _is_copy(self) -> bool:
         """Whether this is a child that the daemon has forked."""
@@ -426,7 +437,8 @@ class DaemonContext:
 
         For the body under ``readiness="explicit"``. A second time it only warns.
 
-        :param status: a few words about the state, for the handle that `spawn` returns
+        :param status: a few words about the state, for who started us (``systemctl status``) and
+            for the handle that `spawn` returns
         """
         walk = self._walk
         if walk is None or not self._is_open:
@@ -446,10 +458,27 @@ class DaemonContext:
 
         with SignalsHeld():  # what a handler raises must find the state that the launcher knows
             self._is_ready = walk.report is None or walk.report.ready(status)
+            if self._is_ready:
+                walk.manager.ready(status)
         if not self._is_ready:
             from .errors import StartError
 
             raise StartError("the start was cancelled before the daemon was ready")
+
+    def tell(self, text: str) -> None:
+        """Say in a few words how it is going, to a manager that listens (``systemctl status``).
+
+        Where nobody does, and in children of the daemon, nothing happens.
+        """
+        self._manager.tell(text)
+
+    def beat(self) -> None:
+        """A sign of life for systemd's watchdog, from any thread of the daemon.
+
+        The loop (`sleep`, `every`, `stop_requested`) gives it by itself, in the main thread. This
+        is for long rounds and for loops of your own; once it was called, only this counts.
+        """
+        self._manager.beat()
 
     @property
     def closed(self) -> tuple[Closed, ...]:

@@ -190,6 +190,9 @@ class Daemon(Serving):
         options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
         context = DaemonContext(**options)
         context._between = self._reload_if_due
+        context._serves = True
+        # Ours only notes it, where the loop reloads between two rounds.
+        context._reloads_by_handler = options["signal_map"][signal.SIGHUP] != self._on_hangup
         context._waiting = self._waiting
         return context
 

@@ -69,9 +69,17 @@ class Serving:
     def tell(self, text: str) -> None:
         """Say in a few words how it is going, for `status`, which shows 16 384 characters of it.
 
-        Of the daemon alone: in a child that it has forked this does nothing.
+        Also for the manager that started it (``systemctl status``). Of the daemon alone: in a child
+        that it has forked this does nothing.
         """
         self._tell(text=text)
+        if self._context is not None:
+            self._context.tell(text)
+
+    def beat(self) -> None:
+        """A sign of life for systemd's watchdog, from any thread; see `DaemonContext.beat`."""
+        if self._context is not None:
+            self._context.beat()
 
     @property
     def stop_requested(self) -> bool:
@@ -162,13 +170,27 @@ class Serving:
 
     def _reload(self) -> None:
         self._tell_reloads(reloading=True)  # who asks from now on, asks for the next one
-        failure = None
+        manager = self._opened()._manager
+        manager.reloading()
+        failure, said = None, {}
         try:
             self._beside_run(self.on_reload)
         except Exception as error:
             failure = _told(error)
-        self._tell_reloads(1, reloading=False, reload_error=failure)
+            said = {"text": f"reload failed: {failure['message']}"}
+            self._say_refused(failure)
+        finally:
+            manager.reloaded(said.get("text", ""))
+        self._tell_reloads(1, reloading=False, reload_error=failure, **said)
         self._end_if_asked()
+
+    def _say_refused(self, failure: dict[str, str]) -> None:
+        """In the log, as who sent the signal hears nothing."""
+        text = f"{type(self).__name__}: reload failed, the old configuration stays: "
+        try:
+            print(text + failure.get("traceback", failure["message"]), file=sys.stderr, flush=True)
+        except (OSError, ValueError):  # it is closed, or nobody reads any more
+            pass
 
     def _tell_reloads(self, done: int = 0, **values: Any) -> None:
         self._reloads += done

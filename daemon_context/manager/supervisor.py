@@ -10,8 +10,8 @@ import os
 import stat
 import sys
 
-from ..options import Supervisor
 from ..system.processes import of_proc
+from . import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

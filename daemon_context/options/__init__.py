@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from ..manager import Supervisor
     from ..pidfile import PidFile
 
 
@@ -16,7 +17,8 @@ class Options:
 
     Beside them: ``user``, ``home`` (of the new uid, or None), ``groups`` (the supplementary groups
     to set, or None to keep them), ``owner_changes``, ``supervisor`` (who started us, and the
-    reason for `detach_process`), and ``preserved`` (all descriptors that stay open).
+    reason for `detach_process`), ``helper`` (whether it is a daemon beside the program), and
+    ``preserved`` (all descriptors that stay open).
     """
 
     chroot_directory: str | None
@@ -39,6 +41,7 @@ class Options:
     preserve_logging: bool
     record_trace: bool
     spawning: bool
+    helper: bool
     supervisor: Supervisor
     user: str | None
     home: str | None
@@ -83,18 +86,3 @@ class Target:
         if self.kind == "descriptor":
             return f"{self.option} to descriptor {self.fd}"
         return f"{self.option} to {self.path if self.kind != 'object' else self.file!r}"
-
-
-class Supervisor:
-    """Who started us: ``name``, whether to ``detach``, and the ``reason`` in words."""
-
-    __slots__ = ("detach", "name", "reason")
-
-    def __init__(self, name: str, detach: bool, reason: str) -> None:
-        self.name, self.detach, self.reason = name, detach, reason
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
-
-    def __repr__(self) -> str:
-        return f"Supervisor({self.name!r}, detach={self.detach}, {self.reason!r})"

@@ -12,8 +12,9 @@ import sys
 from io import IOBase
 
 from ..errors import OptionError, refuse
+from ..manager import Supervisor
 from ..system.processes import SIGNALS, signal, signal_name
-from . import Options, Supervisor, Target
+from . import Options, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def freeze(context: DaemonContext, *, spawning: bool = False) -> Options:
         record_trace=_flag("record_trace", context.record_trace),
         detach_process=supervisor.detach and "detach" in context._sequence(),
         spawning=spawning,
+        helper=spawning and not context._serves,
         supervisor=supervisor,
         files_preserve=_preserved(context),
         pidfile=_pidfile(context.pidfile),

@@ -6,6 +6,7 @@ import os
 import sys
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
+from ..manager import Manager, connection
 from ..system.processes import SignalsHeld, close_quietly, lifted
 from .step import Step, Steps
 
@@ -43,6 +44,7 @@ class Walk:
         self.descriptors: set[int] = set()
         self.lasting: set[int] = set()  # acquired, and needed longer than the walk
         self.last_words: LastWords | None = None
+        self.manager = Manager()
         self.kept: set[int] = set()  # preserved beside those given
         self.others: set[int] | None = None  # open when the start began, and not preserved
         self.owners: Owners | None = None  # Python objects of what will be closed
@@ -73,6 +75,12 @@ class Walk:
         os.set_inheritable(fd, False)
         return fd
 
+    def keep(self, fd: int) -> int:
+        """The same, for longer than the walk."""
+        fd = self.acquire(fd)
+        self.lasting.add(fd)
+        return fd
+
     def close(self, *fds: int) -> None:
         """Close descriptors that the walk has acquired."""
         for fd in fds:
@@ -92,6 +100,7 @@ class Walk:
         """The last step is done: open the context, and only then say that the daemon is ready."""
         self.owner = os.getpid()
         self.context._opened()
+        self.manager.begin(self.context._stopping())
         unready = self.report.fds if self.report is not None else set()
         self.close(*self.descriptors.difference(self.lasting, unready))
         if self.ready_due:
@@ -141,6 +150,7 @@ def start(walk: Walk) -> None:
         if walk.trace is not None:
             walk.trace.begin(walk)
         preflight(walk)
+        walk.manager = connection(walk.keep, stays=not walk.detaches, helper=walk.options.helper)
         perform(walk)
     except BaseException as error:
         opened = walk.context._is_open if not walk.detaches else walk.context._is_ready

@@ -219,7 +219,7 @@ class InstallSignals(Step):
         mask = block_signals()
         try:
             for number, handler in walk.options.signal_map.items():
-                before[number] = signal.signal(number, handler)
+                before[number] = signal.signal(number, _announced(walk, number, handler))
             signal.pthread_sigmask(signal.SIG_SETMASK, mask.difference(walk.options.signal_map))
         except BaseException:
             self.undo(walk, (before, mask))
@@ -232,6 +232,13 @@ class InstallSignals(Step):
             if handler is not None:  # None: installed by C code, can't be put back from here
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _announced(walk: Walk, number: int, handler: Any) -> Any:
+    """A handler for SIGHUP is taken for one that reloads, of which a manager wants to hear."""
+    if number == signal.SIGHUP and callable(handler) and walk.context._reloads_by_handler:
+        return walk.manager.around(handler)
+    return handler
 
 
 def _in_words(signal_map: dict[int, Any]) -> str:
