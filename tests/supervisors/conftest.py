@@ -13,7 +13,7 @@ import pytest
 
 from tests import support
 
-from .jail import SYSTEM, UNSHARE, Jail
+from .jail import SYSTEM, UNSHARE
 from .machine import Machine
 
 SYSTEMD = "/lib/systemd/systemd"

@@ -249,6 +249,5 @@ class Pm2(Manager):
 
 
 MANAGERS: dict[str, type[Manager]] = {
-    kind.name: kind
-    for kind in (S6, Runit, Daemontools, Supervisord, Circus, Honcho, Pm2)
+    kind.name: kind for kind in (S6, Runit, Daemontools, Supervisord, Circus, Honcho, Pm2)
 }

@@ -1,6 +1,6 @@
 """The table of the launchers: made by the run of the tests, when SUPERVISORS_TABLE names a file.
 
-    python -m tests.supervisors.table FILE     print it, as Markdown
+python -m tests.supervisors.table FILE     print it, as Markdown
 """
 
 from __future__ import annotations

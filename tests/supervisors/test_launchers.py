@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests import support
-from tests.servers import SYSTEM, Cron, Sshd
+from tests.servers import Cron, Sshd
 
 from .conftest import which
 from .jail import Jail
@@ -42,6 +40,7 @@ def detaches(subject: Subject, launcher: str, status: str) -> None:
 
 # --- detached
 
+
 @pytest.mark.parametrize("how", ["in a terminal", "nohup", "setsid"])
 def test_from_a_shell(jail: Jail, how: str) -> None:
     subject = Subject(jail, "program")
@@ -68,7 +67,7 @@ def test_by_ssh_it_detaches_and_the_command_returns(jail: Jail, terminal: bool) 
     support.until(lambda: log.exists() and "Server listening" in log.read_text(), what=jail.said)
     options = ["-tt"] if terminal else []
     *ssh, _ = server.command(*options, program="")
-    python, *arguments = subject.argv()
+    _, *arguments = subject.argv()
     done = jail.ask(*ssh, shlex.join([server.python, *arguments]))
     assert (done.returncode, done.stderr) == (0, ""), (done, jail.said)
     detaches(subject, "ssh -tt" if terminal else "ssh", "the command: 0")
@@ -96,6 +95,7 @@ def test_by_cron_it_detaches(jail: Jail) -> None:
 
 
 # --- not detached
+
 
 @pytest.mark.parametrize("kind", ["nowait", "wait"])
 def test_below_inetd_it_stays(jail: Jail, kind: str) -> None:

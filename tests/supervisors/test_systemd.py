@@ -113,6 +113,7 @@ def test_a_bad_reload_is_told_to_systemctl_in_the_status_and_the_journal(
 
 # --- sockets
 
+
 def listening(machine: Machine, name: str, *more: str) -> None:
     machine.install(
         f"{name}.socket",
@@ -178,12 +179,11 @@ def test_the_watchdog_spares_a_loop_that_beats_and_bites_one_that_is_stuck(
     )
     assert time.monotonic() - stuck > 0.3
     assert ended(machine, "watched")["Result"] == "watchdog"
-    subject.record(
-        "systemd, WatchdogSec=", ready="READY=1", status="a stuck loop: Result=watchdog"
-    )
+    subject.record("systemd, WatchdogSec=", ready="READY=1", status="a stuck loop: Result=watchdog")
 
 
 # --- the user's manager, scopes, wrappers
+
 
 def test_under_the_manager_of_a_user(machine: Machine) -> None:
     machine.ctl("start", "user@0")
@@ -285,9 +285,7 @@ def test_detaching_where_systemd_tracks_the_process_is_refused(
 
 
 @pytest.mark.parametrize("how", ["ExecStartPre", "ExecStartPost", "oneshot"])
-def test_detaching_is_not_refused_where_systemd_does_not_track(
-    machine: Machine, how: str
-) -> None:
+def test_detaching_is_not_refused_where_systemd_does_not_track(machine: Machine, how: str) -> None:
     name = f"right-{how.lower()}"
     subject = Subject(machine, name, detach_process=True)
     if how == "oneshot":
