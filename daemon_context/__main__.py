@@ -17,7 +17,10 @@ LONGEST_PAUSE = 3600.0
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status."""
-    options = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    end = given.index("--") if "--" in given else len(given)
+    options = _parser().parse_args(given[:end])
+    options.arguments = given[end + 1 :]  # of a script, which argparse would take for its own
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path of another encoding
     try:
@@ -51,11 +54,14 @@ def _parser() -> argparse.ArgumentParser:
         help="stop after each step, so that one can look with ps -axj beside it",
     )
     trace.set_defaults(run=_trace)
-    export = verbs.add_parser("export", help="write what a manager needs to run a script")
+    export = verbs.add_parser(
+        "export",
+        help="write what a manager needs to run a script",
+        usage="%(prog)s [-h] [--user] [--watchdog SECONDS] systemd FILE [-- ARGUMENT ...]",
+    )
     export.add_argument("format", choices=["systemd"], help="a unit")
-    export.add_argument("file", metavar="FILE", help="a script that starts a daemon")
     export.add_argument(
-        "arguments", nargs="*", metavar="ARGUMENT", help="the script's own; after -- any"
+        "file", metavar="FILE", help="a script that starts a daemon; its arguments go behind --"
     )
     export.add_argument("--user", action="store_true", help="for systemctl --user")
     export.add_argument(

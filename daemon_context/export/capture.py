@@ -47,7 +47,7 @@ def run_until_start(
     try:
         runpy.run_path(file, run_name="__main__")
     except SystemExit as ended:
-        return f"{file}: {STOP_HERE} (it ended with {ended.code!r}; its arguments go after {file})"
+        return f"{file}: {STOP_HERE} (it ended with {ended.code!r}; its arguments go behind --)"
     except BaseException as error:
         return f"{file}: {STOP_HERE} ({type(error).__name__}: {text_of(error)})"
     return f"{file}: {STOP_HERE}"
