@@ -497,7 +497,7 @@ def test_the_class_tells_all_of_it(box: support.Sandbox, manager: Manager, verb:
     assert len(manager.heard) == 2
     log = box.text("log")
     assert log.startswith("Feed: reload failed, the old configuration stays: Traceback")
-    assert log.endswith("ValueError: port 0 is none\n\n")
+    assert log.endswith("ValueError: port 0 is none\n")
     assert "reload failed" in box.run(box.path / "program.py", "status").stdout
     os.kill(pid, signal.SIGTERM)
     manager.hear("STOPPING=1")

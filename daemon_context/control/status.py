@@ -77,7 +77,7 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
     else:
         text = said.get("text") if isinstance(said.get("text"), str) else None
         state = "ready" if said.get("ready") is True else "starting"
-        words = f": {_printable(text)}" if text else ""
+        words = f": {printable(text)}" if text else ""
     name = f"running with pid {pid}" if pid else "running in another pid namespace"
     not_yet = ", not ready yet" if state == "starting" else ""
     return Status(
@@ -85,7 +85,7 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what a terminal would obey, and what can't be encoded."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

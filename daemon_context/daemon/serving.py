@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..control.status import printable
 from ..control.statusfile import TEXT_LARGEST, StatusFile
 from ..embedding import exit_status, finished, own_handlers, run_to_exit
 from ..errors import DaemonError, text_of
@@ -186,11 +187,10 @@ class Serving:
 
     def _say_refused(self, failure: dict[str, str]) -> None:
         """In the log, as who sent the signal hears nothing."""
-        text = f"{type(self).__name__}: reload failed, the old configuration stays: "
-        try:
-            print(text + failure.get("traceback", failure["message"]), file=sys.stderr, flush=True)
-        except (OSError, ValueError):  # it is closed, or nobody reads any more
-            pass
+        _log(
+            f"{type(self).__name__}: reload failed, the old configuration stays: "
+            + failure.get("traceback", failure["message"]).rstrip()
+        )
 
     def _tell_reloads(self, done: int = 0, **values: Any) -> None:
         self._reloads += done
@@ -244,6 +244,14 @@ def _told(error: Exception) -> dict[str, str]:
     except OSError:  # no descriptor is left to read it
         return {"message": f"{type(error).__name__}: {text_of(error)}"[:TEXT_LARGEST]}
     return told(error)
+
+
+def _log(text: str) -> None:
+    """To stderr, without what a terminal would obey."""
+    try:
+        print(*map(printable, text.splitlines()), sep="\n", file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # it is closed, or nobody reads any more
+        pass
 
 
 def is_main_thread() -> bool:

@@ -78,10 +78,10 @@ def _what(fd: int, mode: int) -> str:
 
 
 def _open_umask(options: Options) -> Iterator[str]:
-    if options.umask & 0o002 == 0 and options.uid == 0:
+    if options.umask is not None and options.umask & 0o002 == 0:
         yield (
-            f"the umask will be {options.umask:03o} as root, so that files the daemon creates may "
-            "be writable by everybody: set umask=0o022"
+            f"the umask will be {options.umask:03o}, so that files the daemon creates may be "
+            "writable by everybody: set umask=0o022"
         )
 
 
@@ -104,7 +104,7 @@ def _children(options: Options) -> Iterator[str]:
 
 
 def _directory(options: Options) -> Iterator[str]:
-    path = options.working_directory
+    path = options.working_directory or ("/" if options.chroot_directory else os.curdir)
     if options.chroot_directory:
         path = options.chroot_directory + path
     path = os.path.realpath(path)

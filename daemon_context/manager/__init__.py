@@ -67,6 +67,13 @@ class Manager:
         """It ends, and nothing comes any more."""
 
 
+def may_be_tracked() -> bool:
+    """Whether somebody may track this process by its pid; cheap, for those that seldom are."""
+    pid = str(os.getpid())
+    marked = "INVOCATION_ID" in os.environ and os.environ.get("SYSTEMD_EXEC_PID", pid) == pid
+    return marked or pid == "1" or os.getppid() == 1
+
+
 def connection(keep: Callable[[int], int], *, stays: bool, helper: bool) -> Manager:
     """Whom to speak to. In the launcher, before root, owner and descriptors change.
 

@@ -22,8 +22,8 @@ class Options:
     """
 
     chroot_directory: str | None
-    working_directory: str
-    umask: int
+    working_directory: str | None
+    umask: int | None
     uid: int
     gid: int
     initgroups: bool

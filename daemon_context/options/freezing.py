@@ -12,7 +12,7 @@ import sys
 from io import IOBase
 
 from ..errors import OptionError, refuse
-from ..manager import Supervisor
+from ..manager import Supervisor, may_be_tracked
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Options, Target
 
@@ -123,10 +123,12 @@ def _seconds(option: str, value: object) -> float | None:
     raise refuse(option, value, "None or a positive number of seconds")
 
 
-def _umask(value: object) -> int:
+def _umask(value: object) -> int | None:
+    if value is None:
+        return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse("umask", value, "a number from 0 to 0o777")
+    raise refuse("umask", value, "None or a number from 0 to 0o777")
 
 
 def _path(option: str, value: object, *, optional: bool = False) -> str | None:
@@ -165,8 +167,10 @@ def _text(option: str, value: object) -> str:
     return path
 
 
-def _working_directory(value: object, chroot: str | None) -> str:
+def _working_directory(value: object, chroot: str | None) -> str | None:
     """With a chroot, a relative directory is relative to the new root."""
+    if value is None:
+        return None
     path = _text("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
@@ -179,14 +183,36 @@ def _detachment(context: DaemonContext, *, spawning: bool) -> Supervisor:
         from ..manager.supervisor import detect
 
         return detect()
-    detach = _flag("detach_process", given) if given is not None else True
+    forced = isinstance(given, str) and given == "force"
+    detach = True if given is None or forced else _flag("detach_process", given)
+    if spawning and "detach" not in context._sequence():
+        raise OptionError(
+            "spawn() always detaches, and the sequence has no 'detach': leave that step in"
+        )
+    if (detach or spawning) and not forced and "detach" in context._sequence():
+        _require_untracked(context, spawning=spawning)
     if spawning:
-        if "detach" not in context._sequence():
-            raise OptionError(
-                "spawn() always detaches, and the sequence has no 'detach': leave that step in"
-            )
         return Supervisor("not asked", True, "spawn always detaches")
-    return Supervisor("not asked", detach, f"detach_process={detach} was given")
+    return Supervisor(
+        "not asked", detach, f"detach_process={given if forced else detach} was given"
+    )
+
+
+def _require_untracked(context: DaemonContext, *, spawning: bool) -> None:
+    """Who is tracked by his pid, and detaches, has ended: refused before that goes unnoticed."""
+    if (spawning and not context._serves) or not may_be_tracked():
+        return
+    from ..manager.contradictions import contradiction
+    from ..manager.facts import Facts
+
+    if not (reason := contradiction(Facts())):
+        return
+    if context._serves:
+        what, remedy = "cannot start", "use the verb run, or run_foreground(), in place of start"
+    else:
+        what = "detach_process=True was given"
+        remedy = "set detach_process=False, or None, which finds out what is right"
+    raise OptionError(f"{what}: {reason}; {remedy} ('force' as detach_process detaches regardless)")
 
 
 def _pidfile(value: Any) -> Any:

@@ -78,11 +78,17 @@ class SetUmask(Step):
     at_once = True
     touches = frozenset({"umask"})
 
+    def needed(self, options: Options) -> bool:
+        return options.umask is not None
+
     def describe(self, options: Options) -> str:
         return f"set the umask to {options.umask:03o}"
 
+    def why_not(self, options: Options) -> str:
+        return "umask=None leaves it as it is"
+
     def apply(self, walk: Walk) -> int:
-        return os.umask(walk.options.umask)
+        return os.umask(walk.options.umask or 0)
 
     def undo(self, walk: Walk, memory: int) -> None:
         os.umask(memory)
@@ -97,12 +103,18 @@ class ChangeDirectory(Step):
     after = {"change-root": "with a chroot the directory is one inside the new root"}
     remedy = "set working_directory to a directory that exists and may be entered"
 
+    def needed(self, options: Options) -> bool:
+        return options.working_directory is not None
+
     def describe(self, options: Options) -> str:
         return f"change the working directory to {options.working_directory!r}"
 
+    def why_not(self, options: Options) -> str:
+        return "working_directory=None leaves it as it is"
+
     def check(self, walk: Walk) -> None:
         options = walk.options
-        path = options.working_directory
+        path = options.working_directory or ""
         if options.chroot_directory and "change-root" in walk.steps:
             path = os.path.join(options.chroot_directory, path.lstrip("/"))
             if _has_symlink(options.chroot_directory, path):
@@ -111,7 +123,7 @@ class ChangeDirectory(Step):
 
     def apply(self, walk: Walk) -> str | None:
         before = _working_directory()
-        os.chdir(walk.options.working_directory)
+        os.chdir(walk.options.working_directory or "")
         return before
 
     def undo(self, walk: Walk, memory: str | None) -> None:
