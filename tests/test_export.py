@@ -83,7 +83,7 @@ def test_of_a_class(box: support.Sandbox) -> None:
 
 
 def test_of_a_context_with_arguments(box: support.Sandbox) -> None:
-    body = f"import sys; assert sys.argv[1:] == ['$5', '-x']; {CONTEXT}"
+    body = f"assert sys.argv[1:] == ['$5', '-x']\n    {CONTEXT}"
     done = export(box, body, "--watchdog", "2.5", script=("$5", "-x"), pidfile="/srv/a b/c.pid")
     found = unit(done)
     assert found["ExecStart"].endswith('the script.py" "$$5" -x')
@@ -170,4 +170,4 @@ def test_the_script_finds_its_modules(box: support.Sandbox) -> None:
     )  # fmt: skip
     done = command(box, "lib/main.py")
     assert unit(done)["RuntimeDirectory"] == "own"
-    assert not [path for path in Path(box.path).rglob("*.pid")]
+    assert not list(Path(box.path).rglob("*.pid"))

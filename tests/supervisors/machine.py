@@ -7,6 +7,7 @@ The root is an overlay of the real one, whose upper half is in memory. In the pl
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,6 +24,10 @@ cd {root}/new
 for place in {seen}; do mkdir -p ./$place; mount --rbind $place ./$place; done
 mkdir -p ./{shared}
 mount --bind {outside} ./{shared}
+for name in python project packages; do mkdir -p ./{shared}/$name; done
+mount --bind {prefix} ./{shared}/python
+mount --bind {project} ./{shared}/project
+mount --bind {packages} ./{shared}/packages
 mount -t proc none proc
 mount --bind proc/sys proc/sys
 mount -o remount,bind,ro proc/sys
@@ -68,9 +73,22 @@ class Machine(Jail):
             (self.units / name).symlink_to(os.devnull)
         self.begin(NEW_ROOT.format(
             root=box.path / "root", shared=self.inside, outside=self.outside, seen=_elsewhere(),
+            prefix=sys.base_prefix, project=support.ROOT, packages=_packages(),
             command="exec env -i container=test /lib/systemd/systemd --unit=multi-user.target",
         ))  # fmt: skip
         support.until(self._runs, what="a running systemd")
+
+    @property
+    def python(self) -> str:
+        """A Python that every user can run, wherever the tests' own is installed."""
+        executable = Path(os.path.realpath(sys.executable)).relative_to(sys.base_prefix)
+        return f"{self.inside}/python/{executable}"
+
+    @property
+    def settings(self) -> list[str]:
+        """What that Python needs in its environment."""
+        path = f"{self.inside}/project:{self.inside}/packages"
+        return [f"PYTHONPATH={path}", f"LD_LIBRARY_PATH={self.inside}/python/lib"]
 
     def _runs(self) -> bool:
         state = self.ctl("is-system-running", check=False)
@@ -95,6 +113,11 @@ class Machine(Jail):
     def journal(self, unit: str = "*") -> str:
         """What a unit has written, and systemd about it."""
         return self.ask("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
+
+
+def _packages() -> Path:
+    packages = Path(shutil.__file__).parent / "site-packages"
+    return Path(sys.prefix) / packages.relative_to(sys.base_prefix)
 
 
 def _elsewhere() -> str:

@@ -1,9 +1,10 @@
 """The one program that every launcher starts: it writes down what it finds, and lives on.
 
-    program.py PLACE [VERB]
+    program.py PLACE [class VERB]
 
 PLACE is a directory of its own. In it, `options` (JSON) is for the context; `config` is read at a
-reload: "bad" is refused, "stuck" leads into a loop that has no beat. With a verb it is the class.
+reload: "bad" is refused, "stuck" leads into a loop that has no beat. With a verb it is
+the class.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Program(Daemon):
 def main() -> None:
     options = json.loads(option("options", "{}"))
     if sys.argv[2:]:
-        Program(PLACE / "d.pid", **options).main(sys.argv[2:])
+        Program(PLACE / "d.pid", **options).main(sys.argv[3:])
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
         write("terminated", str(time.monotonic()))

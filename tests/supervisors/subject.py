@@ -35,7 +35,8 @@ class Subject:
 
     def argv(self, *verb: str) -> list[str]:
         """The command."""
-        return [sys.executable, "-B", str(PROGRAM), str(self.inside), *verb]
+        of_class = ["class", *verb] if verb else []
+        return [sys.executable, "-B", str(PROGRAM), str(self.inside), *of_class]
 
     def line(self, *verb: str) -> str:
         """The command as a line for a shell, or for a unit."""
