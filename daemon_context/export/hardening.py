@@ -35,10 +35,16 @@ ALWAYS = (
 )
 
 
-def hardening(options: Options, paths: Paths, call: SimpleNamespace) -> Iterator[str]:
-    """The lines; where the options need more, with a comment that says so."""
+def hardening(
+    options: Options, paths: Paths, call: SimpleNamespace, *, asks: bool
+) -> Iterator[str]:
+    """The lines; where the options need more, with a comment that says so.
+
+    :param asks: whether the program itself is run for a reload
+    """
     yield "# What the program itself needs beyond this, give back line by line."
     yield from _privileges(options, call)
+    yield from _users(options, asks)
     yield from ALWAYS
     yield from _homes(paths)
     yield from _temporary(paths)
@@ -54,8 +60,13 @@ def _privileges(options: Options, call: SimpleNamespace) -> Iterator[str]:
     yield "SystemCallFilter=~@privileged @resources"
     if calls:
         yield f"SystemCallFilter={calls}"
-    if capabilities:
-        yield "# PrivateUsers=yes would leave no root that could do that"
+
+
+def _users(options: Options, asks: bool) -> Iterator[str]:
+    if options.chroot_directory is not None:
+        yield "# PrivateUsers=yes would leave no root that could call chroot(2)"
+    elif asks and options.uid == 0:
+        yield "# PrivateUsers=yes would hide the daemon of root from ExecReload=, which has its own"
     else:
         yield "PrivateUsers=yes"
 

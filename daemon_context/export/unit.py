@@ -54,7 +54,7 @@ def unit_of(captured: Captured, call: SimpleNamespace) -> str:
         "Restart=on-failure",
         *([f"WatchdogSec={call.watchdog:g}"] if call.watchdog else []),
         "",
-        *hardening(options, paths, call),
+        *hardening(options, paths, call, asks=_overrides_reload(captured)),
         "",
         "[Install]",
         f"WantedBy={'default' if call.user else 'multi-user'}.target",
@@ -74,14 +74,23 @@ def _commands(captured: Captured, options: Options, call: SimpleNamespace) -> It
         return " ".join(word(part, "$") for part in (*call.argv, *verb))
 
     yield f"ExecStart={line(*([captured.verb] if captured.verb else []))}"
-    daemon = captured.daemon
-    if daemon is not None:
-        if captured.verb and type(daemon).on_reload is not Daemon.on_reload:
-            yield f"ExecReload={line('reload')}"
-    elif callable(options.signal_map.get(signal.SIGHUP)):
+    if _overrides_reload(captured) and captured.verb:
+        yield f"ExecReload={line('reload')}"
+    elif _takes_hangup(captured, options):
         yield "ExecReload=/bin/kill -HUP $MAINPID"
     if os.environ.get("PYTHONPATH"):
         yield f"Environment={word('PYTHONPATH=' + os.environ['PYTHONPATH'])}"
+
+
+def _overrides_reload(captured: Captured) -> bool:
+    kind = type(captured.daemon) if captured.daemon is not None else Daemon
+    return kind.on_reload is not Daemon.on_reload
+
+
+def _takes_hangup(captured: Captured, options: Options) -> bool:
+    if captured.daemon is not None:  # of the class, each has a handler
+        return _overrides_reload(captured)
+    return callable(options.signal_map.get(signal.SIGHUP))
 
 
 def _owner(options: Options, call: SimpleNamespace) -> Iterator[str]:

@@ -199,7 +199,7 @@ class Honcho(Manager):
     needs = ("honcho",)
 
     def launch(self, subject: Subject) -> str:
-        self.write("Procfile", f"program: {subject.line()}\n")
+        self.write("Procfile", f"program: exec {subject.line()}\n")
         return f"{self.paths['honcho']} -f {self.where}/Procfile start > {self.where}/log 2>&1"
 
     def reload(self, jail: Jail) -> None:

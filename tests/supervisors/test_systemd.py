@@ -210,11 +210,9 @@ def test_under_the_manager_of_a_user(machine: Machine) -> None:
 
 def test_in_a_scope_it_detaches_as_below_any_shell(machine: Machine) -> None:
     subject = Subject(machine, "scope")
-    # From a session of its own, below the shell of somebody.
-    done = machine.ask(
-        "setsid", "--wait", "sh", "-c", f"systemd-run --quiet --scope {subject.line()}; exit $?"
-    )
-    assert done.returncode == 0, done.stderr
+    line = f"systemd-run --quiet --scope {subject.line()}; exit $?"
+    done = machine.ask("script", "-qec", line, str(machine.inside / "typescript"))
+    assert done.returncode == 0, done
     found = subject.found()
     assert found["detached"], found
     milliseconds = subject.stop(lambda: machine.ask("kill", str(found["pid"])))
