@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from .errors import SequenceError as SequenceError
     from .errors import StartError as StartError
     from .errors import StepError as StepError
+    from .manager.sockets import listen_fds as listen_fds
     from .pidfile import PidFile as PidFile
     from .pidfile.lockerrors import AlreadyRunning as AlreadyRunning
     from .sequence.step import Step as Step
     from .sequence.step import Steps as Steps
     from .steps import DEFAULT_STEPS as DEFAULT_STEPS
+    from .steps.reaping import ReapChildren as ReapChildren
 
 __version__ = "0.1.0"
 
@@ -36,12 +38,14 @@ __all__ = [
     "DaemonProcessDetachError",
     "OptionError",
     "PidFile",
+    "ReapChildren",
     "SequenceError",
     "StartError",
     "Step",
     "StepError",
     "Steps",
     "default_signal_map",
+    "listen_fds",
 ]
 
 # Imported when they are named; `lockfile`, behind AlreadyRunning, is heavy.
@@ -54,11 +58,13 @@ _LATE = {
     "DaemonProcessDetachError": "errors",
     "OptionError": "errors",
     "PidFile": "pidfile",
+    "ReapChildren": "steps.reaping",
     "SequenceError": "errors",
     "StartError": "errors",
     "Step": "sequence.step",
     "StepError": "errors",
     "Steps": "sequence.step",
+    "listen_fds": "manager.sockets",
 }
 
 

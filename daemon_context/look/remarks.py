@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..options import Options
+    from ..sequence.step import Steps
 
 ESCAPED = re.compile(r"\\([0-7]{3})")
 OVERLAID = {"overlay", "aufs", "squashfs"}
 REMOVABLE = {"vfat", "exfat", "iso9660", "udf", "ntfs", "ntfs3"}
 
 
-def remarks(options: Options) -> list[str]:
+def remarks(options: Options, steps: Steps) -> list[str]:
     """All that apply to these options, in this process, now."""
     return [
+        *_orphans(options, steps),
         *_log_handlers(options),
         *_open_umask(options),
         *_threads(options),
@@ -100,6 +102,14 @@ def _children(options: Options) -> Iterator[str]:
         yield (
             "SIGCHLD is ignored, so that the kernel discards how children ended: subprocess "
             "reports status 0 for every one; leave it at its default"
+        )
+
+
+def _orphans(options: Options, steps: Steps) -> Iterator[str]:
+    if os.getpid() == 1 and not options.detach_process and "reap-children" not in steps:
+        yield (
+            "this is process 1, whose adopted children stay zombies: put ReapChildren() after "
+            "install-signals, or start the container with an init (docker run --init)"
         )
 
 

@@ -50,7 +50,7 @@ class Detach(Step):
                 "ever; for a body that says so itself, use readiness='explicit'"
             )
         _require_main_thread()
-        _consider_threads(walk.options.threads)
+        consider_threads(walk.options.threads)
 
     def apply(self, walk: Walk) -> None:
         # Not before: a refused start and one in the foreground do without.
@@ -65,10 +65,10 @@ class Detach(Step):
         mask = block_signals()
         try:
             walk.report = Report(walk)
-            _hand_over(walk, True)
+            hand_over(walk, True)
             leader = _fork("first")
         except BaseException:
-            _hand_over(walk, False)
+            hand_over(walk, False)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             raise
         if leader:
@@ -93,7 +93,7 @@ def _launch(walk: Walk, leader: int, mask: Any) -> None:
         walk.number = 0  # a report names its step itself; the body that failed is none
         raise
     finally:
-        _hand_over(walk, False)
+        hand_over(walk, False)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
@@ -117,7 +117,7 @@ def _lead(walk: Walk, mask: Any, activated: bool) -> None:
         walk.report.lead(daemon)
     walk.process = "daemon"
     _handle_children(children, children)
-    _hand_over(walk, False)
+    hand_over(walk, False)
     walk.report.begin_daemon()
     walk.note("second fork")
     if activated:
@@ -143,7 +143,7 @@ def _handle_children(given: Any, handler: Any) -> None:
         signal.signal(signal.SIGCHLD, handler)
 
 
-def _hand_over(walk: Walk, under_way: bool) -> None:
+def hand_over(walk: Walk, under_way: bool) -> None:
     """The one time when forked processes go on with the start, and must keep the lock."""
     CollectorHeld.handing_over = under_way
     if walk.options.pidfile_lock is not None:
@@ -166,7 +166,7 @@ def _require_main_thread() -> None:
     )
 
 
-def _consider_threads(policy: str) -> None:
+def consider_threads(policy: str) -> None:
     if policy == "ignore" or not has_threads():
         return
     from ..system.threads import live_threads
