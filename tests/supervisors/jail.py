@@ -59,7 +59,7 @@ class Jail:
     def begin(self, script: str, *, terminal: bool = False) -> None:
         """Start process 1, which runs the script; `terminal`: as `docker run -t` would."""
         up = f"{sys.executable} -c {shlex.quote(LOOPBACK)}"
-        name = f"daemon-context-{uuid.uuid4().hex}"
+        name = f"daemon-context-{self.box.mark}-{uuid.uuid4().hex[:8]}"
         keep = ["unshare", "--mount", "--propagation", "private", "sh", "-c", KEEPER, "keeper"]
         if terminal:
             self.terminal = support.Terminal()

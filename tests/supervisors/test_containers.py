@@ -52,7 +52,7 @@ def test_in_a_container_it_stays(open_box: support.Sandbox, name: str, terminal:
             f"container: {name}{f', {terminal}' * bool(terminal)}", ms=milliseconds,
             status=f"status {status}",
         )  # fmt: skip
-    # timeout(1) passes SIGTERM on twice, and the second may come when Python has put the handlers back.
+    # timeout(1) passes SIGTERM on twice; the second may find Python's handlers gone already.
     assert status in (0, 143) if "timeout" in name else status == 0
     assert subject.wrote("ended") == "0"
 
