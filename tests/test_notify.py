@@ -552,6 +552,24 @@ def test_s6_gets_its_newline(box: support.Sandbox, which: str, number: int) -> N
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
+@pytest.mark.root
+def test_s6_gets_its_newline_from_another_user(box: support.Sandbox) -> None:
+    done = box.run(
+        """
+        import ctypes, os
+        from daemon_context import DaemonContext
+        from tests import support
+        os.chdir("service")
+        support.become_nobody()
+        ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE, as after an exec by s6-setuidgid
+        with DaemonContext(umask=0o022, stderr=2) as daemon:
+            assert (daemon.supervisor.name, os.getuid()) == ("s6-supervise", 65534)
+        """,
+        prefix=[sys.executable, "-c", SUPERVISE, "3", "s6"],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b'\\n' b''\n", "")
+
+
 def test_s6_of_a_daemon_that_is_never_ready(box: support.Sandbox) -> None:
     prefix = [sys.executable, "-c", SUPERVISE, "3", "s6"]
     body = """

@@ -215,20 +215,37 @@ def _watchdog_interval() -> float | None:
 def _notification_fd() -> int:
     """The pipe by which ``s6-supervise``, our parent, is told; -1 if it has none for us.
 
-    Its number is in the service directory. That the parent holds the other end proves that the
-    number is still that pipe, and not a file of the program's own.
+    Its number is in the service directory: the parent's, and ours as long as nothing has changed
+    it, which is all that may be read where the parent is root's and we are not.
     """
     parent = os.getppid()
+    number = of_proc(f"{parent}/cwd/notification-fd") or of_proc("self/cwd/notification-fd")
     try:
-        fd = int(of_proc(f"{parent}/cwd/notification-fd") or "")
+        fd = int(number or "")
         found = os.fstat(fd)
-        if not stat.S_ISFIFO(found.st_mode) or not _is_held(parent, found):
+        if not stat.S_ISFIFO(found.st_mode) or not _is_its_pipe(parent, found):
             return -1
         return fd if fd > 2 else duplicate(fd)
     except (ValueError, OSError, OverflowError):
         return -1
 
 
-def _is_held(pid: int, file: os.stat_result) -> bool:
-    directory = f"/proc/{pid}/fd"
-    return any(os.path.samestat(os.stat(f"{directory}/{fd}"), file) for fd in os.listdir(directory))
+def _is_its_pipe(parent: int, pipe: os.stat_result) -> bool:
+    """That the parent holds the other end proves that the number is still what it was, and not a
+    pipe of the program's own; else that we don't hold it must do.
+    """
+    try:
+        return _ends(f"/proc/{parent}/fd", pipe) > 0
+    except PermissionError:
+        return _ends("/proc/self/fd", pipe) == 1
+
+
+def _ends(directory: str, pipe: os.stat_result) -> int:
+    """How many descriptors of a process are of that pipe."""
+    count = 0
+    for fd in os.listdir(directory):
+        try:
+            count += os.path.samestat(os.stat(f"{directory}/{fd}"), pipe)
+        except FileNotFoundError:  # closed by now, as that of the listing
+            pass
+    return count
