@@ -128,7 +128,9 @@ def test_for_the_manager_of_a_user(box: support.Sandbox) -> None:
     found = unit(export(box, CLOCK, "--user", pidfile="/run/user/4711/clock/c.pid"))
     assert found["WantedBy"] == "default.target"
     assert found["RuntimeDirectory"] == "clock"
-    assert not {"User", "Group", "CapabilityBoundingSet"} & set(found)
+    assert found["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert found["ProtectHome"] == "read-only"  # the notify socket is below /run/user
+    assert not {"User", "Group"} & set(found)
 
 
 FAILURES = {

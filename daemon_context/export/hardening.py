@@ -43,19 +43,18 @@ def hardening(
     :param asks: whether the program itself is run for a reload
     """
     yield "# What the program itself needs beyond this, give back line by line."
-    yield from _privileges(options, call)
+    yield from _privileges(options)
     yield from _users(options, asks)
     yield from ALWAYS
-    yield from _homes(paths)
+    yield from _homes(paths, call)
     yield from _temporary(paths)
 
 
-def _privileges(options: Options, call: SimpleNamespace) -> Iterator[str]:
+def _privileges(options: Options) -> Iterator[str]:
     capabilities, calls = _needed(options)
     if capabilities:
         yield f"# chroot_directory= needs {capabilities}, and its calls"
-    if not call.user:  # whose manager has none to take away
-        yield f"CapabilityBoundingSet={capabilities}"
+    yield f"CapabilityBoundingSet={capabilities}"
     yield "SystemCallFilter=@system-service"
     yield "SystemCallFilter=~@privileged @resources"
     if calls:
@@ -80,8 +79,11 @@ def _needed(options: Options) -> tuple[str, str]:
     return "CAP_SYS_CHROOT", "chroot"
 
 
-def _homes(paths: Paths) -> Iterator[str]:
-    if path := paths.below(*HOMES):
+def _homes(paths: Paths, call: SimpleNamespace) -> Iterator[str]:
+    if call.user:
+        yield "# The way to the manager is below /run/user, which ProtectHome=yes would hide"
+        yield "ProtectHome=read-only"
+    elif path := paths.below(*HOMES):
         yield f"# {path!r} is below a home directory"
         yield "ProtectHome=read-only"
     else:

@@ -54,7 +54,7 @@ def unit_of(captured: Captured, call: SimpleNamespace) -> str:
         "Restart=on-failure",
         *([f"WatchdogSec={call.watchdog:g}"] if call.watchdog else []),
         "",
-        *hardening(options, paths, call, asks=_overrides_reload(captured)),
+        *hardening(options, paths, call, asks=_overrides_reload(captured) and not call.user),
         "",
         "[Install]",
         f"WantedBy={'default' if call.user else 'multi-user'}.target",
@@ -74,9 +74,11 @@ def _commands(captured: Captured, options: Options, call: SimpleNamespace) -> It
         return " ".join(word(part, "$") for part in (*call.argv, *verb))
 
     yield f"ExecStart={line(*([captured.verb] if captured.verb else []))}"
-    if _overrides_reload(captured) and captured.verb:
+    if _overrides_reload(captured) and captured.verb and not call.user:
         yield f"ExecReload={line('reload')}"
     elif _takes_hangup(captured, options):
+        if captured.verb:
+            yield "# Not its verb `reload`, which PrivateUsers=yes would keep from seeing the daemon"
         yield "ExecReload=/bin/kill -HUP $MAINPID"
     if os.environ.get("PYTHONPATH"):
         yield f"Environment={word('PYTHONPATH=' + os.environ['PYTHONPATH'])}"
