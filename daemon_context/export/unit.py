@@ -78,7 +78,7 @@ def _commands(captured: Captured, options: Options, call: SimpleNamespace) -> It
         yield f"ExecReload={line('reload')}"
     elif _takes_hangup(captured, options):
         if captured.verb:
-            yield "# Not its verb `reload`, which PrivateUsers=yes would keep from seeing the daemon"
+            yield "# Not the verb `reload`, from which PrivateUsers=yes would hide the daemon"
         yield "ExecReload=/bin/kill -HUP $MAINPID"
     if os.environ.get("PYTHONPATH"):
         yield f"Environment={word('PYTHONPATH=' + os.environ['PYTHONPATH'])}"
