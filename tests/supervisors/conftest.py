@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from tests import support
 
-from .jail import SYSTEM, UNSHARE
+from .jail import SYSTEM, Jail
 from .machine import Machine
 
 SYSTEMD = "/lib/systemd/systemd"
@@ -28,13 +27,17 @@ def which(program: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def namespaces() -> None:
+def namespaces(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What every test here needs."""
     if os.geteuid():
         pytest.skip("needs root, for namespaces")
-    done = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no namespaces: {done.stderr.strip()}")
+    which("setpriv")
+    with Jail(support.Sandbox(tmp_path_factory.mktemp("namespaces"))) as jail:
+        jail.begin("exec true")
+        assert jail.keeper is not None
+        support.until(lambda: jail.ended or jail.keeper.poll() is not None, what="an end")
+        if not jail.ended:
+            pytest.skip(f"no namespaces: {jail.said.strip()}")
 
 
 @pytest.fixture(scope="module")

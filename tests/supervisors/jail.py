@@ -26,7 +26,8 @@ T = TypeVar("T", bound="Jail")
 # It outlives the test by a moment, in a session of its own: empty cgroups end with nobody.
 KEEPER = """
 mkdir -p "$1/cgroup"
-mount -t cgroup2 none "$1/cgroup" && own="$1/cgroup/$2" && mkdir "$own"
+own="$1/cgroup/$2"
+mount -t cgroup2 none "$1/cgroup" && mkdir "$own" || exit
 shift 2
 { sh -c 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$own" "$@" </dev/null; echo $? > status; } &
 read -r _ # until the test closes the pipe, or is gone
@@ -84,10 +85,15 @@ class Jail:
         return (self.box.path / "said").read_text(errors="replace")
 
     @property
-    def status(self) -> int:
-        """How process 1 has ended, as a shell says it."""
+    def ended(self) -> str:
+        """How process 1 has ended, as a shell says it; '' as long as it lives."""
         path = self.box.path / "status"
-        return int(support.until(lambda: path.exists() and path.read_text(), what="an end"))
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def status(self) -> int:
+        """How process 1 has ended, as soon as it has."""
+        return int(support.until(lambda: self.ended, what="an end"))
 
     @property
     def first(self) -> int:
