@@ -12,9 +12,9 @@ import sys
 from io import IOBase
 
 from ..errors import OptionError, refuse
-from ..manager import Supervisor, may_be_tracked
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Options, Target
+from .detachment import detachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,11 @@ def freeze(context: DaemonContext, *, spawning: bool = False) -> Options:
     """
     if not spawning:
         _require_place()
-    supervisor = _detachment(context, spawning=spawning)
+    given = context._detach_process
+    forced = isinstance(given, str) and given == "force"
+    detach = given if given is None or forced else _flag("detach_process", given)
+    forks = "detach" in context._sequence()
+    supervisor = detachment(detach, spawning=spawning, serves=context._serves, forks=forks)
     chroot = _path("chroot_directory", context.chroot_directory, optional=True)
     keep = context._detach_process is None and not supervisor.detach
     streams = {option: _target(option, getattr(context, option), keep=keep) for option in STREAMS}
@@ -45,7 +49,7 @@ def freeze(context: DaemonContext, *, spawning: bool = False) -> Options:
         umask=_umask(context.umask),
         prevent_core=_flag("prevent_core", context.prevent_core),
         record_trace=_flag("record_trace", context.record_trace),
-        detach_process=supervisor.detach and "detach" in context._sequence(),
+        detach_process=supervisor.detach and forks,
         spawning=spawning,
         helper=spawning and not context._serves,
         supervisor=supervisor,
@@ -175,44 +179,6 @@ def _working_directory(value: object, chroot: str | None) -> str | None:
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
     return _absolute("working_directory", path)
-
-
-def _detachment(context: DaemonContext, *, spawning: bool) -> Supervisor:
-    given = context._detach_process
-    if given is None and not spawning:
-        from ..manager.supervisor import detect
-
-        return detect()
-    forced = isinstance(given, str) and given == "force"
-    detach = True if given is None or forced else _flag("detach_process", given)
-    if spawning and "detach" not in context._sequence():
-        raise OptionError(
-            "spawn() always detaches, and the sequence has no 'detach': leave that step in"
-        )
-    if (detach or spawning) and not forced and "detach" in context._sequence():
-        _require_untracked(context, spawning=spawning)
-    if spawning:
-        return Supervisor("not asked", True, "spawn always detaches")
-    return Supervisor(
-        "not asked", detach, f"detach_process={given if forced else detach} was given"
-    )
-
-
-def _require_untracked(context: DaemonContext, *, spawning: bool) -> None:
-    """Who is tracked by his pid, and detaches, has ended: refused before that goes unnoticed."""
-    if (spawning and not context._serves) or not may_be_tracked():
-        return
-    from ..manager.contradictions import contradiction
-    from ..manager.facts import Facts
-
-    if not (reason := contradiction(Facts())):
-        return
-    if context._serves:
-        what, remedy = "cannot start", "use the verb run, or run_foreground(), in place of start"
-    else:
-        what = "detach_process=True was given"
-        remedy = "set detach_process=False, or None, which finds out what is right"
-    raise OptionError(f"{what}: {reason}; {remedy} ('force' as detach_process detaches regardless)")
 
 
 def _pidfile(value: Any) -> Any:
