@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -17,18 +13,8 @@ from tests import support
 
 from .machine import Machine
 from .subject import Subject
+from .units import HANGUP, ended, started, unit, version
 
-
-def version() -> int:
-    """Of systemd here; 0: there is none."""
-    if not shutil.which("systemctl"):
-        return 0
-    said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"systemd (\d+)", said.stdout)
-    return int(found[1]) if found else 0
-
-
-HANGUP = "ExecReload=kill -HUP $MAINPID"
 # Type and more lines → whether the program detaches.
 KINDS = {
     "simple": ("simple", HANGUP, False),
@@ -39,26 +25,6 @@ KINDS = {
 }
 if version() >= 253:
     KINDS["notify-reload"] = ("notify-reload", "", False)
-
-
-def unit(subject: Subject, kind: str = "simple", *lines: str, command: str = "") -> str:
-    """The text of a service."""
-    environ = subject.jail.environ
-    settings = [f"Environment={name}={environ[name]}" for name in environ if name != "PATH"]
-    text = "\n".join(["[Service]", f"Type={kind}", *settings, *lines])
-    return f"{text}\nTimeoutStartSec=6\nTimeoutStopSec=6\nExecStart={command or subject.line()}\n"
-
-
-def started(machine: Machine, name: str, kind: str, *lines: str, command: str = "") -> Subject:
-    """A service that runs."""
-    subject = Subject(machine, name)
-    machine.install(f"{name}.service", unit(subject, kind, *lines, command=command))
-    machine.ctl("start", name)
-    return subject
-
-
-def ended(machine: Machine, name: str) -> dict[str, str]:
-    return machine.show(name, "Result", "ExecMainStatus", "ActiveState", "SubState")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -256,54 +222,6 @@ def test_a_forking_unit_without_any_environment_detaches(machine: Machine) -> No
     assert (found["name"], found["detached"]) == ("systemd", True), found
     milliseconds = subject.stop(lambda: machine.ctl("stop", "bare"))
     subject.record("systemd, Type=forking, env -i", ms=milliseconds, status="Result=success")
-
-
-# --- contradictions
-
-REMEDIES = {"class": "run", "context": "detach_process"}
-
-
-@pytest.mark.parametrize("kind", ["simple", "exec", "notify"])
-@pytest.mark.parametrize("what", REMEDIES)
-def test_detaching_where_systemd_tracks_the_process_is_refused(
-    machine: Machine, kind: str, what: str
-) -> None:
-    name = f"wrong-{what}-{kind}"
-    subject = Subject(machine, name, **({} if what == "class" else {"detach_process": True}))
-    command = subject.line(*["start"] if what == "class" else [])
-    machine.install(f"{name}.service", unit(subject, kind, command=command))
-    machine.ctl("start", name, check=False)
-    support.until(lambda: ended(machine, name)["ActiveState"] == "failed", what=f"{name} fails")
-    state = ended(machine, name)
-    assert (state["Result"], state["ExecMainStatus"] != "0") == ("exit-code", True), state
-    said = machine.journal(f"{name}.service")
-    assert f"Type={kind}" in said
-    assert REMEDIES[what] in said
-    assert not subject.wrote("found")
-
-
-@pytest.mark.parametrize("how", ["ExecStartPre", "ExecStartPost", "oneshot"])
-def test_detaching_is_not_refused_where_systemd_does_not_track(machine: Machine, how: str) -> None:
-    name = f"right-{how.lower()}"
-    subject = Subject(machine, name, detach_process=True)
-    if how == "oneshot":
-        text = unit(subject, "oneshot", "RemainAfterExit=yes")
-    else:
-        text = unit(subject, "simple", f"{how}={subject.line()}", command="/bin/sleep 1000")
-    machine.install(f"{name}.service", text)
-    machine.ctl("start", name)
-    assert subject.found()["detached"]
-    machine.ctl("stop", name)
-
-
-def test_force_detaches_all_the_same(machine: Machine) -> None:
-    subject = Subject(machine, "force", detach_process="force")
-    machine.install("force.service", unit(subject, "exec", "RemainAfterExit=yes", "KillMode=none"))
-    machine.ctl("start", "force")
-    assert subject.found()["detached"]
-    os.kill(subject.pid, signal.SIGTERM)
-    assert subject.text("ended") == "0"
-    machine.ctl("stop", "force")
 
 
 # --- what the unit has set
