@@ -2,7 +2,8 @@
 
     program.py PLACE [class VERB]
 
-PLACE is a directory of its own. In it, `options` (JSON) is for the context; `config` is read at a
+PLACE is a directory of its own. In it, `options` (JSON) is for the context, with "reap"
+for its step; `config` is read at a
 reload: "bad" is refused, "stuck" leads into a loop that has no beat. With a verb it is
 the class.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from daemon_context import Daemon, DaemonContext
+from daemon_context import DEFAULT_STEPS, Daemon, DaemonContext, ReapChildren
 
 STARTED = os.getpid()
 PLACE = Path(sys.argv[1])
@@ -45,7 +46,7 @@ def found(supervisor: Any) -> None:
         "pid": os.getpid(),
         "ppid": os.getppid(),
         "session": os.getsid(0),
-        "detached": os.getpid() != STARTED,
+        "detached": STARTED not in (os.getpid(), os.getppid()),
         "name": supervisor.name,
         "reason": supervisor.reason,
         "marks": {name: os.environ[name] for name in MARKS if name in os.environ},
@@ -112,6 +113,8 @@ class Program(Daemon):
 
 def main() -> None:
     options = json.loads(option("options", "{}"))
+    if options.pop("reap", False):
+        options["steps"] = DEFAULT_STEPS.insert_after("install-signals", ReapChildren())
     if sys.argv[2:]:
         Program(PLACE / "d.pid", **options).main(sys.argv[3:])
 

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from tests import support
+from tests.servers import children
 
 from .conftest import which
 from .jail import Jail
@@ -55,6 +56,26 @@ def test_in_a_container_it_stays(open_box: support.Sandbox, name: str, terminal:
     # timeout(1) passes SIGTERM on twice; the second may find Python's handlers gone already.
     assert status in (0, 143) if "timeout" in name else status == 0
     assert subject.wrote("ended") == "0"
+
+
+@pytest.mark.parametrize("reap", [False, True])
+def test_orphans_of_a_container_without_an_init(open_box: support.Sandbox, reap: bool) -> None:
+    with Jail(open_box) as jail:
+        subject = Subject(jail, "program", **({"reap": True} if reap else {}))
+        jail.begin(f"exec {subject.line()}")
+        subject.found()
+        for _ in range(5):
+            jail.ask("sh", "-c", "sleep 0.1 &")
+        adopted = children(jail.first) - {subject.pid}
+        if reap:
+            support.until(lambda: not children(jail.first) - {subject.pid}, what="no orphans")
+        else:
+            assert len(adopted) == 5
+            support.until(lambda: {support.state(pid) for pid in adopted} == {"Z"})
+        milliseconds = subject.stop(lambda: os.kill(jail.first, signal.SIGTERM))
+        assert jail.status == 0
+        if reap:
+            subject.record("container: pid 1, ReapChildren", ms=milliseconds, status="status 0")
 
 
 @pytest.mark.parametrize("what", ["class", "context"])
