@@ -119,8 +119,10 @@ def main() -> None:
         Program(PLACE / "d.pid", **options).main(sys.argv[3:])
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
-        write("terminated", str(time.monotonic()))
-        context.request_stop(number)
+        if not context.stop_requested:  # timeout(1), for one, sends it twice
+            now = str(time.monotonic())
+            context.request_stop(number)
+            write("terminated", now)
 
     signals = {signal.SIGTERM: on_terminate, signal.SIGHUP: lambda *args: reload()}
     context = DaemonContext(
