@@ -12,6 +12,7 @@ from .options import default_signal_map
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .daemon import Daemon as Daemon
+    from .embedding import running as running
     from .errors import DaemonError as DaemonError
     from .errors import DaemonOSEnvironmentError as DaemonOSEnvironmentError
     from .errors import DaemonProcessDetachError as DaemonProcessDetachError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .errors import StepError as StepError
     from .pidfile import PidFile as PidFile
     from .pidfile.lockerrors import AlreadyRunning as AlreadyRunning
+    from .pidfile.lockerrors import LockTimeout as LockTimeout
+    from .pidfile.lockerrors import PidFileError as PidFileError
     from .sequence.step import Step as Step
     from .sequence.step import Steps as Steps
     from .steps import DEFAULT_STEPS as DEFAULT_STEPS
@@ -36,15 +39,18 @@ __all__ = [
     "DaemonError",
     "DaemonOSEnvironmentError",
     "DaemonProcessDetachError",
+    "LockTimeout",
     "NewSessionKeyring",
     "OptionError",
     "PidFile",
+    "PidFileError",
     "SequenceError",
     "StartError",
     "Step",
     "StepError",
     "Steps",
     "default_signal_map",
+    "running",
 ]
 
 # Imported when they are named; `lockfile`, behind AlreadyRunning, is heavy.
@@ -55,14 +61,17 @@ _LATE = {
     "DaemonError": "errors",
     "DaemonOSEnvironmentError": "errors",
     "DaemonProcessDetachError": "errors",
+    "LockTimeout": "pidfile.lockerrors",
     "NewSessionKeyring": "steps.keyring",
     "OptionError": "errors",
     "PidFile": "pidfile",
+    "PidFileError": "pidfile.lockerrors",
     "SequenceError": "errors",
     "StartError": "errors",
     "Step": "sequence.step",
     "StepError": "errors",
     "Steps": "sequence.step",
+    "running": "embedding",
 }
 
 
@@ -72,3 +81,7 @@ def __getattr__(name: str) -> object:
     module = __import__(f"{__name__}.{_LATE[name]}", fromlist=[name])
     value = globals()[name] = getattr(module, name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,7 +12,7 @@ import sys
 from datetime import datetime
 
 from ..control import NotRunning
-from ..errors import DaemonError, OptionError, SequenceError
+from ..errors import DaemonError, OptionError, SequenceError, SetupExit
 from ..pidfile.refusals import AlreadyRunning
 
 TYPE_CHECKING = False
@@ -27,9 +27,12 @@ INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
 STATES = {"ready": 0, "running": 0, "starting": 0, "dead": 1, "stopped": 3, "unknown": 4}
 
 
-def main(daemon: Daemon, argv: list[str] | None) -> int:
+def main(
+    daemon: Daemon, argv: list[str] | None, parser: argparse.ArgumentParser | None = None
+) -> int:
     """Run one verb. Returns the exit status; never in the daemon."""
-    options = _parser(daemon).parse_args(argv)
+    options = daemon.arguments = _parser(daemon, parser).parse_args(argv)
+    daemon.did = None
     name = type(daemon).__name__
     daemon.on_wait = _waiting(name) if sys.stderr.isatty() else None
     try:
@@ -43,9 +46,9 @@ def main(daemon: Daemon, argv: list[str] | None) -> int:
         return INTERRUPTED
 
 
-def _parser(daemon: Daemon) -> argparse.ArgumentParser:
+def _parser(daemon: Daemon, given: argparse.ArgumentParser | None) -> argparse.ArgumentParser:
     described = (type(daemon).__doc__ or "").strip().partition("\n")[0]
-    parser = argparse.ArgumentParser(description=described or None)
+    parser = given or argparse.ArgumentParser(description=described or None)
     parser.add_argument("verb", choices=tuple(_VERBS), help="what to do")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     return parser
@@ -63,25 +66,37 @@ def _status_of(error: DaemonError) -> int:
 
 def _start(daemon: Daemon, options: argparse.Namespace) -> int:
     try:
-        _say(daemon, f"started, pid {daemon.start()}")
+        daemon.start()
+        _say(daemon, _done(daemon, "started"))
     except AlreadyRunning as error:
         _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
     return 0
 
 
 def _stop(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, str(daemon.stop()))
+    daemon.stop()
+    _say(daemon, str(daemon.did or "stopped"))
     return 0
 
 
 def _restart(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, f"restarted, pid {daemon.restart()}")
+    daemon.restart()
+    _say(daemon, _done(daemon, "restarted"))
     return 0
 
 
 def _reload(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, f"reloaded, pid {daemon.reload()}")
+    daemon.reload()
+    _say(daemon, _done(daemon, "reloaded"))
     return 0
+
+
+def _done(daemon: Daemon, word: str) -> str:
+    """What the verb has come to; without a pid where the class has a way of its own."""
+    did = daemon.did
+    if isinstance(did, SetupExit):
+        return f"had nothing to do: {did}"
+    return f"{word}, pid {did}" if did else word
 
 
 def _status(daemon: Daemon, options: argparse.Namespace) -> int:

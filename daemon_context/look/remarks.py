@@ -105,6 +105,8 @@ def _children(options: Options) -> Iterator[str]:
 
 def _directory(options: Options) -> Iterator[str]:
     path = options.working_directory
+    if isinstance(path, int):
+        path = f"/proc/self/fd/{path}"
     if options.chroot_directory:
         path = options.chroot_directory + path
     path = os.path.realpath(path)

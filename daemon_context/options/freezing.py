@@ -44,18 +44,19 @@ def freeze(
     if goes_on and not supervisor.detach:
         _require_place()
     chroot = _path("chroot_directory", given.chroot_directory, optional=True)
+    directory = _working_directory(given.working_directory, chroot)
     keep = given._detach_process is None and not supervisor.detach
     streams = {option: _target(option, getattr(given, option), keep=keep) for option in STREAMS}
     return Options(
         chroot_directory=chroot,
-        working_directory=_working_directory(given.working_directory, chroot),
+        working_directory=directory,
         umask=_umask(given.umask),
         prevent_core=_flag("prevent_core", given.prevent_core),
         record_trace=_recorded(given.record_trace),
         detach_process=supervisor.detach and forks,
         goes_on=goes_on,
         supervisor=supervisor,
-        files_preserve=_preserved(given.files_preserve),
+        files_preserve=_preserved(given.files_preserve) | _descriptors(directory),
         pidfile=_pidfile(given.pidfile),
         signal_map=_signal_map(given),
         readiness=_choice("readiness", given.readiness, ("open", "explicit")),
@@ -135,7 +136,7 @@ def _seconds(option: str, value: object) -> float | None:
 def _umask(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse("umask", value, "a number from 0 to 0o777")
+    raise refuse("umask", value, "a number from 0 to 0o777, such as 0o022")
 
 
 def _path(option: str, value: object, *, optional: bool = False) -> str | None:
@@ -187,12 +188,34 @@ def _text(option: str, value: object) -> str:
     return path
 
 
-def _working_directory(value: object, chroot: str | None) -> str:
+def _working_directory(value: object, chroot: str | None) -> str | int:
     """With a chroot, a relative directory is relative to the new root."""
+    if isinstance(value, int):
+        return _directory(value, chroot)
     path = _text("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
     return _absolute("working_directory", path)
+
+
+def _directory(fd: int, chroot: str | None) -> int:
+    """A descriptor that is open; whether it is one of a directory, the step will check."""
+    if isinstance(fd, bool) or not 0 <= fd <= LARGEST_FD:
+        raise refuse("working_directory", fd, "a path or the descriptor of an open directory")
+    if chroot is not None:
+        expected = "a path: with a chroot, a descriptor could lead out of the new root"
+        raise refuse("working_directory", fd, expected)
+    try:
+        os.fstat(fd)
+    except OSError:
+        expected = f"an open directory (descriptor {fd} is not open)"
+        raise refuse("working_directory", fd, expected) from None
+    return fd
+
+
+def _descriptors(directory: str | int) -> set[int]:
+    """The working directory's, which must be open when that is changed."""
+    return {directory} if isinstance(directory, int) else set()
 
 
 def _detachment(given: object, *, forks: bool, always: bool) -> Supervisor:

@@ -21,7 +21,7 @@ class Options:
     """
 
     chroot_directory: str | None
-    working_directory: str
+    working_directory: str | int
     umask: int
     uid: int
     gid: int

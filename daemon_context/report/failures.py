@@ -15,6 +15,7 @@ from ..errors import (
     LOCK_ERRORS,
     DaemonError,
     DaemonOSEnvironmentError,
+    SetupExit,
     StartError,
     by_name,
     text_of,
@@ -167,6 +168,8 @@ def _unready(error: BaseException | None) -> DaemonError:
     """Of a body that ended before it was ready."""
     if error is None:
         return StartError("the daemon's body ended without saying ready(), so it never was")
+    if isinstance(error, SetupExit):
+        return error
     if isinstance(error, SystemExit):
         plain = type(error) is SystemExit
         how = f"called sys.exit({error.code!r})" if plain else f"ended: {text_of(error)}"
