@@ -97,7 +97,7 @@ class DaemonContext(Given):
 
         if self._detach_process is None:
             from .manager import supervisor  # noqa: F401
-        if self.stderr is None and os.path.exists("/dev/log"):
+        if not isinstance(self.stderr, (str, bytes)) and os.path.exists("/dev/log"):
             from .report import lastwords  # noqa: F401
         self._steps = value
 

@@ -101,7 +101,7 @@ def _annotate(failure: DaemonError, itself: bool, facts: dict[str, Any], process
     """
     cause = facts.get("cause")
     if not itself:
-        trace = formatted(facts)
+        trace = formatted({**facts, "notes": ()})  # which follow
     else:
         trace = formatted(cause) if cause else "".join(_stack(facts))
     if trace and type(failure) is not StartError:
