@@ -198,7 +198,9 @@ def test_the_verbs_lead_with_the_fact_and_name_the_pid_file(box: support.Sandbox
     """)
     path = str(box.path / "d.pid")
     done = box.run(script, "reload")
-    assert done.stderr == f"D: cannot reload, the daemon is not running (pid file {path!r})\n"
+    assert done.stderr == (
+        f"D: the daemon is not running, so it can't reload (pid file {path!r})\n"
+    )
     assert box.run(script, "start").returncode == 0
     pid = box.pid()
     done = box.run(script, "context")
@@ -328,3 +330,23 @@ def test_where_nothing_was_closed_there_is_no_note(box: support.Sandbox) -> None
     box.settled()
     assert "Bad file descriptor" in box.text("d.log")
     assert "became a daemon" not in box.text("d.log")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["stranger's", "two names"])
+def test_no_advice_to_remove_a_file_whose_daemon_runs(box: support.Sandbox, kind: str) -> None:
+    script = box.script(UNPROVEN)
+    path = box.path / "d.pid"
+    assert box.run(script, "start").returncode == 0
+    if kind == "two names":
+        os.link(path, box.path / "other")
+    else:
+        os.chown(path, 4711, -1)
+    done = box.run(script, "restart")
+    assert done.returncode in (1, 4)
+    assert "; give " in done.stderr
+    assert not re.search("remove (it|this)", done.stderr)
+    os.kill(box.pid(), 9)
+    box.settled()
+    done = box.run(script, "start")
+    assert re.search("remove (it|this)", done.stderr)

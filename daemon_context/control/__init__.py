@@ -90,7 +90,8 @@ class Target:
                 raise DaemonError(f"cannot signal the daemon: {found.reason}", path=pidfile.path)
             return None
         if holder.state != "running" or not holder.pid:
-            raise DaemonError(f"cannot signal the daemon: {holder}", path=pidfile.path)
+            where = f"(pid file {pidfile.path!r})"
+            raise DaemonError(f"cannot signal the daemon: {holder} {where}", path=pidfile.path)
         return cls._prove(pidfile, holder.pid, waiting)
 
     @classmethod
@@ -140,7 +141,7 @@ class Target:
         why = f"pid {self.pid} still runs" if not poll({self.pidfd}, 0) else str(holder)
         raise DaemonError(
             f"the daemon did not stop within {monotonic() - begun:.0f} seconds and all signals of "
-            f"the schedule: {why}",
+            f"the schedule: {why} (pid file {self.pidfile.path!r})",
             pid=self.pid,
             path=self.pidfile.path,
         )
@@ -191,7 +192,8 @@ def reload(
     """
     target = Target.find(pidfile, waiting)
     if target is None:
-        raise NotRunning("cannot reload: the daemon is not running", path=pidfile.path)
+        text = f"the daemon is not running, so it can't reload (pid file {pidfile.path!r})"
+        raise NotRunning(text, path=pidfile.path)
     try:
         path = statusfile.path_of(pidfile.path)
         begun = _begun(path, target.pid)
@@ -224,7 +226,8 @@ def _begun(path: str, pid: int) -> int:
         )
     number = said.get("reloads")
     if not isinstance(number, int):
-        raise DaemonError(f"cannot reload: the daemon (pid {pid}) is not ready yet", pid=pid)
+        text = f"the daemon (pid {pid}) is not ready yet, so it can't reload"
+        raise DaemonError(f"{text} (pid file {path.removesuffix(statusfile.SUFFIX)!r})", pid=pid)
     return number + bool(said.get("reloading"))
 
 

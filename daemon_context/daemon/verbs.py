@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import re
 import sys
 from datetime import datetime
 
@@ -38,7 +39,7 @@ def main(
     try:
         return _VERBS[options.verb](daemon, options)
     except DaemonError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {_without_step(error)}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
         return _status_of(error)
@@ -52,6 +53,12 @@ def _parser(daemon: Daemon, given: argparse.ArgumentParser | None) -> argparse.A
     parser.add_argument("verb", choices=tuple(_VERBS), help="what to do")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     return parser
+
+
+def _without_step(error: DaemonError) -> str:
+    """Who starts a daemon by a verb has not made the sequence, and needs no place in it."""
+    step = re.escape(error.step or "")
+    return re.sub(rf" \(step \d+ of \d+, {step}\)", "", str(error))
 
 
 def _status_of(error: DaemonError) -> int:

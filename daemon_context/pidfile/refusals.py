@@ -118,15 +118,36 @@ def unfit(path: str, found: os.stat_result) -> PidFileError:
             path,
             f"the file has {found.st_nlink} names (hard links), and would be emptied under all",
             errno.EMLINK,
-            remedy="remove this name, or give another path",
+            remedy=_removal(path, "remove this name", "another path"),
         )
     return unusable(
         path,
         f"it belongs to {_user(found.st_uid)}, who could change it: neither the launching user "
         "nor root nor the daemon's user",
         errno.EPERM,
-        remedy="remove it, or give a path in a directory where nobody else may write",
+        remedy=_removal(path, "remove it", "a path in a directory where nobody else may write"),
     )
+
+
+def _removal(path: str, removal: str, other: str) -> str:
+    """Never advice to remove a file whose daemon runs, or may run for all that can be told."""
+    from . import PidFile
+
+    try:
+        state = PidFile(path).holder().state
+    except DaemonError:
+        state = "unknown"
+    return f"{removal}, or give {other}" if state == "free" else f"give {other}"
+
+
+def _fact(path: str, holder: Holder) -> str:
+    """Who has the lock, and of which pid file."""
+    if holder.state in ("reader", "hidden"):  # no daemon, as far as can be told
+        return f"cannot lock the pid file {path!r}: {holder}"
+    words = str(holder)
+    if holder.state == "running":
+        words = words.removeprefix("the daemon is ")
+    return f"{words} (pid file {path!r})"
 
 
 def _kind(mode: int) -> str:
@@ -151,7 +172,7 @@ def _user(uid: int) -> str:
 def refused(path: str, holder: Holder, waited: float = 0) -> DaemonError:
     """Somebody else holds the lock."""
     join_lockfile()
-    text = f"cannot lock the pid file {path!r}: {holder}"
+    text = _fact(path, holder)
     if waited:
         text += f", also after waiting {waited:g} seconds"
         return LockTimeout(f"{text}; {holder.remedy}", path=path, pid=holder.pid)
