@@ -13,21 +13,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .daemon import Daemon as Daemon
     from .embedding import running as running
+    from .errors import AlreadyRunning as AlreadyRunning
     from .errors import DaemonError as DaemonError
     from .errors import DaemonOSEnvironmentError as DaemonOSEnvironmentError
     from .errors import DaemonProcessDetachError as DaemonProcessDetachError
+    from .errors import LockTimeout as LockTimeout
     from .errors import OptionError as OptionError
+    from .errors import PidFileError as PidFileError
     from .errors import SequenceError as SequenceError
     from .errors import StartError as StartError
     from .errors import StepError as StepError
+    from .manager.sockets import listen_fds as listen_fds
     from .pidfile import PidFile as PidFile
-    from .pidfile.lockerrors import AlreadyRunning as AlreadyRunning
-    from .pidfile.lockerrors import LockTimeout as LockTimeout
-    from .pidfile.lockerrors import PidFileError as PidFileError
     from .sequence.step import Step as Step
     from .sequence.step import Steps as Steps
     from .steps import DEFAULT_STEPS as DEFAULT_STEPS
     from .steps.keyring import NewSessionKeyring as NewSessionKeyring
+    from .steps.reaping import ReapChildren as ReapChildren
 
 __version__ = "0.1.0"
 
@@ -44,33 +46,37 @@ __all__ = [
     "OptionError",
     "PidFile",
     "PidFileError",
+    "ReapChildren",
     "SequenceError",
     "StartError",
     "Step",
     "StepError",
     "Steps",
     "default_signal_map",
+    "listen_fds",
     "running",
 ]
 
 # Imported when they are named; `lockfile`, behind AlreadyRunning, is heavy.
 _LATE = {
     "DEFAULT_STEPS": "steps",
-    "AlreadyRunning": "pidfile.lockerrors",
+    "AlreadyRunning": "errors",
     "Daemon": "daemon",
     "DaemonError": "errors",
     "DaemonOSEnvironmentError": "errors",
     "DaemonProcessDetachError": "errors",
-    "LockTimeout": "pidfile.lockerrors",
+    "LockTimeout": "errors",
     "NewSessionKeyring": "steps.keyring",
     "OptionError": "errors",
     "PidFile": "pidfile",
-    "PidFileError": "pidfile.lockerrors",
+    "PidFileError": "errors",
+    "ReapChildren": "steps.reaping",
     "SequenceError": "errors",
     "StartError": "errors",
     "Step": "sequence.step",
     "StepError": "errors",
     "Steps": "sequence.step",
+    "listen_fds": "manager.sockets",
     "running": "embedding",
 }
 

@@ -206,7 +206,7 @@ def test_the_verbs_lead_with_the_fact_and_name_the_pid_file(box: support.Sandbox
     done = box.run(script, "context")
     assert done.stderr.splitlines()[-1].partition("AlreadyRunning: ")[2] == (
         f"already running with pid {pid} (pid file {path!r}); stop that one first, or give this "
-        "one a pid file of its own (step 2 of 14, lock-pidfile)"
+        "one a pid file of its own (step 2 of 15, lock-pidfile)"
     )
     assert box.run(script, "stop").returncode == 0
 
@@ -215,7 +215,7 @@ UNABLE = {
     "directory": ('D("d.pid", working_directory="/nope")', 1, "change the working directory to"),
     "pid file": ('D("/nope/d.pid")', 1, "lock the pid file '/nope/d.pid'"),
     "log": ('D("d.pid", stdout="/nope/log")', 1, "open '/nope/log' as stdout"),
-    "umask": ('D("d.pid", umask="022")', 6, "umask='022' can't be used: expected a number from 0 "
+    "umask": ('D("d.pid", umask="022")', 6, "umask='022' can't be used: expected None or a number from 0 "
               "to 0o777, such as 0o022"),
 }  # fmt: skip
 

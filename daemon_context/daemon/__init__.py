@@ -14,7 +14,7 @@ from types import MappingProxyType
 from .. import control
 from ..context import DaemonContext
 from ..control.status import Status, status_of
-from ..control.statusfile import OpenStatus, StatusFile, path_of
+from ..control.statusfile import StatusFile, path_of
 from ..embedding import SCHEDULE
 from ..embedding.target import forget_launcher, run_to_exit
 from ..errors import DaemonError, SetupExit, refuse
@@ -25,6 +25,7 @@ from ..sequence.step import Steps, as_steps
 from ..system.descriptors import is_open
 from ..system.own import is_main_thread
 from ..system.processes import signal
+from .openstatus import OpenStatus
 from .refusals import require_known, require_work
 from .serving import Serving
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 DEFAULTS = {"umask": 0o022}
 
+# In the foreground, where they are settings of the unit or the container: UMask=,
+# WorkingDirectory=, LimitCORE=.
+AS_GIVEN = {"umask": None, "working_directory": None, "prevent_core": False}
+
 
 class Daemon(Serving):
     """Base class of a daemon: override `run`.
@@ -46,7 +51,8 @@ class Daemon(Serving):
     :param stdin: as the option of `DaemonContext`; None is ``/dev/null``
     :param stdout: the same; a path is appended to
     :param stderr: the same
-    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default
+    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default. In
+        the foreground, umask, working directory and core limit stay as they are by default
     :raises OptionError: there is no option of that name
     """
 
@@ -230,15 +236,22 @@ class Daemon(Serving):
         self._said = StatusFile(path_of(lock.path))
         require_known(self.options)
         self.options = {name: lasting(value) for name, value in self.options.items()}
-        options = {**DEFAULTS, **self.options}
+        options = {**(DEFAULTS if detach else AS_GIVEN), **self.options}
         options["signal_map"] = self._signal_map(options.get("signal_map"))
         options["steps"] = _with_status(options.get("steps"), self._said)
         streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
         if not detach:
             streams = _kept_streams(streams)
-        options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
+        forced = detach and options.get("detach_process") == "force"
+        options.update(
+            streams,
+            detach_process="force" if forced else detach,
+            pidfile=lock,
+            readiness="explicit",
+        )
         context = DaemonContext(**options)
         context.on_round, context.on_wait = self._reload_if_due, self.on_wait
+        context.serves = True
         return context
 
     def _signal_map(self, given: Any) -> dict[int, Any]:

@@ -13,8 +13,7 @@ import sys
 from datetime import datetime
 
 from ..control import NotRunning
-from ..errors import DaemonError, OptionError, SequenceError, SetupExit
-from ..pidfile.refusals import AlreadyRunning
+from ..errors import DaemonError, OptionError, SequenceError, SetupExit, lock_class
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +74,9 @@ def _start(daemon: Daemon, options: argparse.Namespace) -> int:
     try:
         daemon.start()
         _say(daemon, _done(daemon, "started"))
-    except AlreadyRunning as error:
+    except lock_class("AlreadyRunning") as error:
+        if error.errno:  # it is another library's
+            raise
         _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
     return 0
 

@@ -12,10 +12,11 @@ import sys
 from io import IOBase
 
 from ..errors import OptionError, refuse
-from ..manager import Supervisor
 from ..system.own import is_main_thread
+from ..system.paths import absolute_path, text_path
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Given, default_signal_map
+from .detachment import detachment
 from .frozen import Options, Target
 
 TYPE_CHECKING = False
@@ -28,24 +29,32 @@ LARGEST_FD = 0x7FFFFFFF  # a C int
 
 
 def freeze(
-    given: Given, *, forks: bool = True, goes_on: bool = False, always: bool = False
+    given: Given,
+    *,
+    forks: bool = True,
+    goes_on: bool = False,
+    always: bool = False,
+    serves: bool = False,
 ) -> Options:
     """Check and resolve every option.
 
     :param forks: whether the sequence has the step `detach`
     :param goes_on: whether the launching process does
     :param always: for `spawn`, which always detaches
+    :param serves: whether the daemon is the program all the same, and not a helper beside it
 
     :raises OptionError: names the option, the value and what is expected
     """
     if not goes_on:
         _require_place()
-    supervisor = _detachment(given._detach_process, forks=forks, always=always)
+    asked = _detach(given._detach_process)
+    helper = goes_on and not serves
+    supervisor = detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
     if goes_on and not supervisor.detach:
         _require_place()
     chroot = _path("chroot_directory", given.chroot_directory, optional=True)
     directory = _working_directory(given.working_directory, chroot)
-    keep = given._detach_process is None and not supervisor.detach
+    keep = asked is None and not supervisor.detach
     streams = {option: _target(option, getattr(given, option), keep=keep) for option in STREAMS}
     return Options(
         chroot_directory=chroot,
@@ -55,6 +64,7 @@ def freeze(
         record_trace=_recorded(given.record_trace),
         detach_process=supervisor.detach and forks,
         goes_on=goes_on,
+        helper=helper,
         supervisor=supervisor,
         files_preserve=_preserved(given.files_preserve) | _descriptors(directory),
         pidfile=_pidfile(given.pidfile),
@@ -133,10 +143,12 @@ def _seconds(option: str, value: object) -> float | None:
     raise refuse(option, value, "None or a positive number of seconds")
 
 
-def _umask(value: object) -> int:
+def _umask(value: object) -> int | None:
+    if value is None:
+        return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse("umask", value, "a number from 0 to 0o777, such as 0o022")
+    raise refuse("umask", value, "None or a number from 0 to 0o777, such as 0o022")
 
 
 def _path(option: str, value: object, *, optional: bool = False) -> str | None:
@@ -158,44 +170,16 @@ def lasting(value: Any) -> Any:
         raise refuse("an iterator", value, "one that can be read") from error
 
 
-def absolute_path(option: str, value: object) -> str:
-    """The path that the option gives.
-
-    :raises OptionError: it can't be one
-    """
-    return _absolute(option, _text(option, value))
-
-
-def _absolute(option: str, path: str) -> str:
-    try:
-        return os.path.abspath(path)
-    except OSError as error:
-        expected = f"an absolute path, as the current directory can't be told: {error.strerror}"
-        raise refuse(option, path, expected) from error
-
-
-def _text(option: str, value: object) -> str:
-    try:
-        path = os.fsdecode(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise refuse(option, value, "a path") from None
-    if not path or "\0" in path:
-        raise refuse(option, value, "a path that is not empty and has no NUL in it")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        raise refuse(option, value, "a path that can be written in bytes") from None
-    return path
-
-
-def _working_directory(value: object, chroot: str | None) -> str | int:
+def _working_directory(value: object, chroot: str | None) -> str | int | None:
     """With a chroot, a relative directory is relative to the new root."""
+    if value is None:
+        return None
     if isinstance(value, int):
         return _directory(value, chroot)
-    path = _text("working_directory", value)
+    path = text_path("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
-    return _absolute("working_directory", path)
+    return absolute_path("working_directory", path)
 
 
 def _directory(fd: int, chroot: str | None) -> int:
@@ -213,24 +197,14 @@ def _directory(fd: int, chroot: str | None) -> int:
     return fd
 
 
-def _descriptors(directory: str | int) -> set[int]:
+def _descriptors(directory: str | int | None) -> set[int]:
     """The working directory's, which must be open when that is changed."""
     return {directory} if isinstance(directory, int) else set()
 
 
-def _detachment(given: object, *, forks: bool, always: bool) -> Supervisor:
-    if given is None and not always:
-        from ..manager.supervisor import detect
-
-        return detect()
-    detach = _flag("detach_process", given) if given is not None else True
-    if always:
-        if not forks:
-            raise OptionError(
-                "spawn() always detaches, and the sequence has no 'detach': leave that step in"
-            )
-        return Supervisor("not asked", True, "spawn always detaches")
-    return Supervisor("not asked", detach, f"detach_process={detach} was given")
+def _detach(given: Any) -> bool | str | None:
+    forced = isinstance(given, str) and given == "force"
+    return given if given is None or forced else _flag("detach_process", given)
 
 
 def _pidfile(value: Any) -> Any:
