@@ -215,8 +215,8 @@ UNABLE = {
     "directory": ('D("d.pid", working_directory="/nope")', 1, "change the working directory to"),
     "pid file": ('D("/nope/d.pid")', 1, "lock the pid file '/nope/d.pid'"),
     "log": ('D("d.pid", stdout="/nope/log")', 1, "open '/nope/log' as stdout"),
-    "umask": ('D("d.pid", umask="022")', 6, "umask='022' can't be used: expected None or a number from 0 "
-              "to 0o777, such as 0o022"),
+    "umask": ('D("d.pid", umask="022")', 6, "umask='022' can't be used: expected None or a number "
+              "from 0 to 0o777, such as 0o022"),
 }  # fmt: skip
 
 

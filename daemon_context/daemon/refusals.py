@@ -9,13 +9,14 @@ from .serving import Serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
+    from typing import Any
 
 METHODS = ("run", "setup", "cleanup", "on_reload")
 DECIDED = "detach_process"
 
 
-def require_known(options: Iterable[str]) -> None:
+def require_known(options: Mapping[str, Any]) -> None:
     """All are options of a context that a daemon does not decide itself.
 
     :raises OptionError: with the nearest known name
@@ -23,10 +24,10 @@ def require_known(options: Iterable[str]) -> None:
     code = Given.__init__.__code__
     known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     for name in options:
-        if name == DECIDED:
+        if name == DECIDED and options[name] != "force":
             raise OptionError(
                 f"{DECIDED} can't be given: a Daemon decides it itself, start() detaches, and "
-                "run_foreground() does not"
+                "run_foreground() does not; only 'force' can, where start() is refused"
             )
         if name not in known:
             raise OptionError(f"there is no option {name!r}; {_instead(name, known)}")
