@@ -659,3 +659,20 @@ def test_in_the_foreground_as_well(
     heard = stderr == "2>errors" and kind != "context"
     assert heard == (texts == []), texts
     assert heard or is_traceback(texts, "RuntimeError: out of luck"), texts
+
+
+def test_an_exit_handlers_arrive_from_a_chroot(devices: support.Sandbox, log: Log) -> None:
+    (devices.path / "jail").mkdir()
+    body = """
+        import atexit
+        def work():
+            raise RuntimeError("out of luck")
+        atexit.register(work)
+        context.chroot_directory = place / "jail"
+        context.working_directory = "/"
+        with context:
+            say_pid()
+    """
+    pid = start(devices, body, pidfile="jail/pid")
+    texts = told(devices, log, pid)
+    assert is_traceback(texts, "RuntimeError: out of luck"), texts

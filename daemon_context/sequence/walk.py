@@ -156,7 +156,8 @@ class Walk:
         self.opened.pop(id(self), None)
         self.manager.end()
         self.loop.end()
-        if self.last_words is not None:
+        # In a chroot there can be no other, for an exit handler's.
+        if self.last_words is not None and self.options.chroot_directory is None:
             self.last_words.close()
         if self.entered:
             self.options.pidfile.__exit__(None, None, None)
