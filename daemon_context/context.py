@@ -77,6 +77,12 @@ class DaemonContext(Given):
             __import__(f"{__package__}.{LOADED_WITH[name]}")
         object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        walk, pidfile = self._walk, vars(self).get("pidfile")
+        state = "not open" if walk is None or not walk.is_open else f"open in pid {walk.owner}"
+        named = "" if pidfile is None else f", pid file {getattr(pidfile, 'path', pidfile)!r}"
+        return f"<{type(self).__name__}, {state}{named}>"
+
     @property
     def steps(self) -> Any:
         """The sequence; as given, or `DEFAULT_STEPS`."""
@@ -94,7 +100,7 @@ class DaemonContext(Given):
 
         if self._detach_process is None:
             from .manager import supervisor  # noqa: F401
-        if self.stderr is None and os.path.exists("/dev/log"):
+        if not isinstance(self.stderr, (str, bytes)) and os.path.exists("/dev/log"):
             from .report import lastwords  # noqa: F401
         self._steps = value
 
@@ -154,6 +160,7 @@ class DaemonContext(Given):
         """
         from .embedding.target import raised, run_target
         from .errors import DaemonError, refuse
+        from .options.work import require_plain
 
         if self.is_open:
             raise DaemonError("spawn() was called on an open context; use another context")
@@ -163,6 +170,7 @@ class DaemonContext(Given):
             return spawn(self, target, args, kwargs)
         if not callable(target):
             raise refuse("target", target, "a function, or 'package.module:function'")
+        require_plain(f"target={target!r}", target)
         launcher = os.getpid()
         try:
             handle = self._launched(self._begin(always=True))
@@ -337,7 +345,7 @@ class DaemonContext(Given):
         :param status: a few words about the state, for who started us (``systemctl status``) and
             for the handle that `spawn` returns
         """
-        from .errors import DaemonError
+        from .errors import DaemonError, warn
 
         walk = self._walk
         if walk is None or not walk.is_open:
@@ -347,9 +355,7 @@ class DaemonContext(Given):
         if not walk.is_ready:
             walk.ready(status)
             return
-        from warnings import warn
-
-        warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
+        warn("the daemon was ready already; ready() does nothing", RuntimeWarning)
 
     # --- looking at it
 
@@ -369,11 +375,19 @@ class DaemonContext(Given):
         self.manager.beat()
 
     @property
-    def closed(self) -> tuple[Closed, ...]:
+    def closed_descriptors(self) -> tuple[Closed, ...]:
         """What `open` closed: the number of each descriptor, what it was, and who owned it."""
         from .sequence.keeping import closed
 
         return () if self._walk is None else closed(self._walk)
+
+    @property
+    def closed(self) -> tuple[Closed, ...]:
+        """Old name of `closed_descriptors`: of a file, ``closed`` says whether it is closed."""
+        from .errors import warn
+
+        warn("closed is closed_descriptors by now", DeprecationWarning)
+        return self.closed_descriptors
 
     @property
     def trace(self) -> Trace | None:

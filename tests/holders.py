@@ -969,7 +969,7 @@ def examine(name: str, how: str) -> None:
             threads="ignore",  # one that was joined may need a moment to end
         )
         context.open()
-        closed = [(item.fd, item.what, item.owner) for item in context.closed]
+        closed = [(item.fd, item.what, item.owner) for item in context.closed_descriptors]
     fresh = {
         os.open(f"fresh-{number}", os.O_RDWR | os.O_CREAT | os.O_EXCL): f"fresh-{number}"
         for number in range(FRESH)

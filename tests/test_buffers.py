@@ -147,7 +147,7 @@ def test_two_owners_of_one_number_are_both_told(box: support.Sandbox) -> None:
         one = open("file", "wb", 0)
         two = open(one.fileno(), "wb", 0)
         with DaemonContext(**settings) as daemon:
-            report("closed", [one.closed, two.closed, len(daemon.closed)])
+            report("closed", [one.closed, two.closed, len(daemon.closed_descriptors)])
     """)  # fmt: skip
     assert succeeded(done) == ""
     assert json.loads(box.text("closed")) == [True, True, 1]
@@ -166,7 +166,7 @@ def test_odd_files_are_no_obstacle_and_owners_all_the_same(box: support.Sandbox)
                 return "seven"
         raw, text, elsewhere = Raw("one", "w"), Text(open("two", "wb")), Elsewhere()
         with DaemonContext(**settings) as daemon:
-            report("owners", [item.owner for item in daemon.closed])
+            report("owners", [item.owner for item in daemon.closed_descriptors])
             report("closed", [raw.closed, text.buffer.raw.closed, elsewhere.closed])
     """)  # fmt: skip
     assert succeeded(done) == ""
@@ -351,7 +351,7 @@ def test_after_a_failed_start_the_launcher_has_everything(box: support.Sandbox, 
             print("late", file=half, flush=True)
             os.write(number, b"late")
             assert one.recv(100) == b"early\\nlate\\n"
-            assert context.closed == ()
+            assert context.closed_descriptors == ()
             sys.exit(4)
     """, step)  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (4, "", "")

@@ -70,7 +70,7 @@ STARTS = {
             for count in daemon.every(0.01):
                 if count == 2:
                     os.kill(os.getpid(), signal.SIGTERM)
-            note(f"open {daemon.sleep(5)} {daemon.stop_requested} {daemon.closed}")""",
+            note(f"open {daemon.sleep(5)} {daemon.stop_requested} {daemon.closed_descriptors}")""",
     "terminated": """
         with DaemonContext(detach_process=True, pidfile="d.pid"):
             note("open")

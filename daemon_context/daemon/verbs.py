@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import re
 import sys
 from datetime import datetime
 
 from ..control import NotRunning
-from ..errors import DaemonError, OptionError, SequenceError, lock_class
+from ..errors import DaemonError, OptionError, SequenceError, SetupExit, lock_class
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,15 +27,18 @@ INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
 STATES = {"ready": 0, "running": 0, "starting": 0, "dead": 1, "stopped": 3, "unknown": 4}
 
 
-def main(daemon: Daemon, argv: list[str] | None) -> int:
+def main(
+    daemon: Daemon, argv: list[str] | None, parser: argparse.ArgumentParser | None = None
+) -> int:
     """Run one verb. Returns the exit status; never in the daemon."""
-    options = _parser(daemon).parse_args(argv)
+    options = daemon.arguments = _parser(daemon, parser).parse_args(argv)
+    daemon.did = None
     name = type(daemon).__name__
     daemon.on_wait = _waiting(name) if sys.stderr.isatty() else None
     try:
         return _VERBS[options.verb](daemon, options)
     except DaemonError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {_without_step(error)}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
         return _status_of(error)
@@ -42,12 +46,18 @@ def main(daemon: Daemon, argv: list[str] | None) -> int:
         return INTERRUPTED
 
 
-def _parser(daemon: Daemon) -> argparse.ArgumentParser:
+def _parser(daemon: Daemon, given: argparse.ArgumentParser | None) -> argparse.ArgumentParser:
     described = (type(daemon).__doc__ or "").strip().partition("\n")[0]
-    parser = argparse.ArgumentParser(description=described or None)
+    parser = given or argparse.ArgumentParser(description=described or None)
     parser.add_argument("verb", choices=tuple(_VERBS), help="what to do")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     return parser
+
+
+def _without_step(error: DaemonError) -> str:
+    """Who starts a daemon by a verb has not made the sequence, and needs no place in it."""
+    step = re.escape(error.step or "")
+    return re.sub(rf" \(step \d+ of \d+, {step}\)", "", str(error))
 
 
 def _status_of(error: DaemonError) -> int:
@@ -62,7 +72,8 @@ def _status_of(error: DaemonError) -> int:
 
 def _start(daemon: Daemon, options: argparse.Namespace) -> int:
     try:
-        _say(daemon, f"started, pid {daemon.start()}")
+        daemon.start()
+        _say(daemon, _done(daemon, "started"))
     except lock_class("AlreadyRunning") as error:
         if error.errno:  # it is another library's
             raise
@@ -71,18 +82,29 @@ def _start(daemon: Daemon, options: argparse.Namespace) -> int:
 
 
 def _stop(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, str(daemon.stop()))
+    daemon.stop()
+    _say(daemon, str(daemon.did or "stopped"))
     return 0
 
 
 def _restart(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, f"restarted, pid {daemon.restart()}")
+    daemon.restart()
+    _say(daemon, _done(daemon, "restarted"))
     return 0
 
 
 def _reload(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, f"reloaded, pid {daemon.reload()}")
+    daemon.reload()
+    _say(daemon, _done(daemon, "reloaded"))
     return 0
+
+
+def _done(daemon: Daemon, word: str) -> str:
+    """What the verb has come to; without a pid where the class has a way of its own."""
+    did = daemon.did
+    if isinstance(did, SetupExit):
+        return f"had nothing to do: {did}"
+    return f"{word}, pid {did}" if did else word
 
 
 def _status(daemon: Daemon, options: argparse.Namespace) -> int:

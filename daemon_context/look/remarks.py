@@ -114,7 +114,11 @@ def _orphans(options: Options, steps: Steps) -> Iterator[str]:
 
 
 def _directory(options: Options) -> Iterator[str]:
-    path = options.working_directory or ("/" if options.chroot_directory else os.curdir)
+    path = options.working_directory
+    if path is None:
+        path = "/" if options.chroot_directory else os.curdir
+    if isinstance(path, int):
+        path = f"/proc/self/fd/{path}"
     if options.chroot_directory:
         path = options.chroot_directory + path
     path = os.path.realpath(path)

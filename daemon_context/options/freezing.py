@@ -53,11 +53,12 @@ def freeze(
     if goes_on and not supervisor.detach:
         _require_place()
     chroot = _path("chroot_directory", given.chroot_directory, optional=True)
+    directory = _working_directory(given.working_directory, chroot)
     keep = asked is None and not supervisor.detach
     streams = {option: _target(option, getattr(given, option), keep=keep) for option in STREAMS}
     return Options(
         chroot_directory=chroot,
-        working_directory=_working_directory(given.working_directory, chroot),
+        working_directory=directory,
         umask=_umask(given.umask),
         prevent_core=_flag("prevent_core", given.prevent_core),
         record_trace=_recorded(given.record_trace),
@@ -65,7 +66,7 @@ def freeze(
         goes_on=goes_on,
         helper=helper,
         supervisor=supervisor,
-        files_preserve=_preserved(given.files_preserve),
+        files_preserve=_preserved(given.files_preserve) | _descriptors(directory),
         pidfile=_pidfile(given.pidfile),
         signal_map=_signal_map(given),
         readiness=_choice("readiness", given.readiness, ("open", "explicit")),
@@ -147,7 +148,7 @@ def _umask(value: object) -> int | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse("umask", value, "None or a number from 0 to 0o777")
+    raise refuse("umask", value, "None or a number from 0 to 0o777, such as 0o022")
 
 
 def _path(option: str, value: object, *, optional: bool = False) -> str | None:
@@ -169,14 +170,36 @@ def lasting(value: Any) -> Any:
         raise refuse("an iterator", value, "one that can be read") from error
 
 
-def _working_directory(value: object, chroot: str | None) -> str | None:
+def _working_directory(value: object, chroot: str | None) -> str | int | None:
     """With a chroot, a relative directory is relative to the new root."""
     if value is None:
         return None
+    if isinstance(value, int):
+        return _directory(value, chroot)
     path = text_path("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
     return absolute_path("working_directory", path)
+
+
+def _directory(fd: int, chroot: str | None) -> int:
+    """A descriptor that is open; whether it is one of a directory, the step will check."""
+    if isinstance(fd, bool) or not 0 <= fd <= LARGEST_FD:
+        raise refuse("working_directory", fd, "a path or the descriptor of an open directory")
+    if chroot is not None:
+        expected = "a path: with a chroot, a descriptor could lead out of the new root"
+        raise refuse("working_directory", fd, expected)
+    try:
+        os.fstat(fd)
+    except OSError:
+        expected = f"an open directory (descriptor {fd} is not open)"
+        raise refuse("working_directory", fd, expected) from None
+    return fd
+
+
+def _descriptors(directory: str | int | None) -> set[int]:
+    """The working directory's, which must be open when that is changed."""
+    return {directory} if isinstance(directory, int) else set()
 
 
 def _detach(given: Any) -> bool | str | None:

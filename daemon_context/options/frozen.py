@@ -22,7 +22,7 @@ class Options:
     """
 
     chroot_directory: str | None
-    working_directory: str | None
+    working_directory: str | int | None
     umask: int | None
     uid: int
     gid: int

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 
+from ..errors import text_of
 from ..system.descriptors import KINDS, UNKNOWN, table_size
 from ..system.processes import restore_wakeup, signal
 
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from .walk import Walk
 
 MANY = 1 << 16
+NOTE = "closed when the process became a daemon"
+# Of SQLite, whose files got EBADF; and of `select` and others, for a closed object's number -1.
+WORDS = ("disk I/O error", "negative integer")
+MOST_NAMED = 8
+DEEPEST = 16  # causes of causes
 
 
 class Closed:
@@ -37,6 +44,31 @@ def closed(walk: Walk) -> tuple[Closed, ...]:
     """What the walk has closed."""
     owners = walk.owners.closed if walk.owners is not None else {}
     return tuple(Closed(fd, mode, owners.get(fd)) for fd, mode in walk.closed.items())
+
+
+def note_closed(walk: Walk, error: BaseException) -> None:
+    """Of what ends the daemon, and may come from what was closed, say what that was; once."""
+    before = getattr(error, "__notes__", ())
+    if walk.closed and NOTE not in "".join(map(str, before)) and _is_of_closed(error):
+        items = [f"{c.fd} ({c.what}, {c.owner or 'reserved'})" for c in closed(walk)]
+        more = [f"{len(items) - MOST_NAMED} more"] if len(items) > MOST_NAMED else []
+        named = ", ".join(items[:MOST_NAMED] + more)
+        error.add_note(
+            f"It may be one of those that were {NOTE}: {named}; open files, databases and "
+            "connections after open(), in the daemon, or give them as files_preserve"
+        )
+
+
+def _is_of_closed(error: BaseException | None) -> bool:
+    """By the words of those who use a number that was closed, or an object that was."""
+    for _ in range(DEEPEST):
+        if error is None:
+            break
+        text = text_of(error)
+        if getattr(error, "errno", None) == errno.EBADF or any(w in text for w in WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def preserved(walk: Walk) -> set[int]:
