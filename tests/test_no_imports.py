@@ -235,4 +235,7 @@ def test_the_package_goes_while_the_daemon_runs(box: support.Sandbox) -> None:
     support.gone(pid)
     assert (box.path / "cleaned").exists()
     assert not (box.path / "d.pid").exists()
-    assert (box.path / "d.log").read_text() == ""
+    log = (box.path / "d.log").read_text()
+    assert "a bad configuration" in log
+    assert "Import" not in log
+    assert "ModuleNotFound" not in log
