@@ -397,7 +397,7 @@ def test_an_exit_with_an_error_as_its_message_is_shown_and_is_a_failure(
         class D(Daemon):
             def run(self):
                 sys.exit(OSError("no work"))
-        D("d.pid", stderr="d.log").main()
+        D("d.pid", stderr="d.log", foreground_streams=True).main()
     """, verb)  # fmt: skip
     assert (done.returncode, done.stderr) == (int(verb == "run"), "")
     assert box.text("d.log") == "no work\n"

@@ -7,7 +7,9 @@ import re
 import stat
 import sys
 
-from ..system.descriptors import KINDS
+from ..sequence.keeping import asked
+from ..system.descriptors import KINDS, open_numbers
+from ..system.owners import Owners
 from ..system.processes import signal
 from ..system.threads import live_threads
 
@@ -26,6 +28,7 @@ def remarks(options: Options) -> list[str]:
     """All that apply to these options, in this process, now."""
     return [
         *_log_handlers(options),
+        *_files(options),
         *_open_umask(options),
         *_threads(options),
         *_children(options),
@@ -75,6 +78,19 @@ def _what(fd: int, mode: int) -> str:
     if os.isatty(fd):
         return "a terminal"
     return f"a {KINDS.get(stat.S_IFMT(mode), 'descriptor')}"
+
+
+def _files(options: Options) -> Iterator[str]:
+    """Regular files that are open for writing, and that the daemon closes."""
+    owners = Owners(open_numbers() - asked(options, os.getpid()))
+    logs = owners.logs() if options.preserve_logging else set()
+    for fd in sorted(owners.written_files() - logs - {0, 1, 2}):
+        name = getattr(owners.raw[fd][0], "name", fd)
+        yield (
+            f"the file {name!r} (descriptor {fd}) is open for writing, and the daemon closes it: "
+            "open it after open(), or for appending ('a') if it is a log, or name it in "
+            "files_preserve"
+        )
 
 
 def _open_umask(options: Options) -> Iterator[str]:

@@ -13,6 +13,8 @@ import os
 import stat
 import sys
 
+from .processes import of_proc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +37,7 @@ class Owners:
         self.closed: dict[int, str] = {}  # what owned each that was closed through it
         self.writers: list[Any] = []
         for item in _candidates():
-            fd = _number(item)
+            fd = number_of(item)
             if fd in numbers or fd in STANDARD:
                 self._note(item, fd)
         # Text files first: their flush goes through the buffered file below them.
@@ -48,6 +50,16 @@ class Owners:
             for fd, users in self.raw.items()
             if any(map(_writable, users)) and stat.S_ISREG(os.fstat(fd).st_mode)
         }
+
+    def logs(self) -> set[int]:
+        """Those of the written files that are appended to: what a logger has open, whoever made
+        it, and nothing that a program reads or goes back in.
+        """
+        return {fd for fd in self.written_files() if _appends(fd, self.raw[fd])}
+
+    def writers_beside(self, kept: set[int]) -> Iterator[Any]:
+        """What has to be written out, but for files that stay open."""
+        return (file for file in self.writers if number_of(file) not in kept)
 
     def _note(self, item: Any, fd: int) -> None:
         if _is_socket(item) or issubclass(type(item), _io.FileIO):
@@ -119,7 +131,8 @@ def _descendants(kind: type) -> Iterator[type]:
         yield from _descendants(child)
 
 
-def _number(item: Any) -> int:
+def number_of(item: Any) -> int:
+    """The descriptor of a file or socket; -1: it has none, or no more."""
     try:
         fd = min(STANDARD) if _is_over_pair(item) else item.fileno()
     except Exception:  # closed, detached, in memory, or a user's class half made
@@ -153,6 +166,14 @@ def _writable(item: Any) -> bool:
         return bool(item.writable())
     except Exception:  # closed in part, or a user's class
         return False
+
+
+def _appends(fd: int, users: list[Any]) -> bool:
+    if any(str(getattr(user, "mode", "")).startswith("a") for user in users):
+        return True
+    # Opened by os.open(), as for a mode of its own. `fcntl` would cost all starts its import.
+    flags = (of_proc(f"self/fdinfo/{fd}") or "").partition("flags:")[2].split()
+    return bool(flags and int(flags[0], 8) & os.O_APPEND)
 
 
 def _description(owner: Any) -> str:

@@ -1,0 +1,272 @@
+"""Where the output of a daemon goes: into the log that was given, or onto the terminal; through
+rotation; and what a verb does whose own output can't be written.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from . import support
+
+CLASS = """
+import os, sys, time
+from daemon_context import Daemon
+
+class D(Daemon):
+    def run(self):
+        print("out", flush=True)
+        print("err", file=sys.stderr, flush=True)
+        {body}
+
+D("d.pid", {options}).main()
+"""
+
+
+def shell(box: support.Sandbox, line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", line],
+        cwd=box.path,
+        env=box.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def program(box: support.Sandbox, body: str = "pass", options: str = "stdout='d.log'") -> str:
+    return str(box.script(CLASS.format(body=body, options=options)))
+
+
+# --- which file
+
+
+@pytest.mark.parametrize("path", ["'d.log'", "b'd.log'", "__import__('pathlib').Path('d.log')"])
+def test_a_traceback_lands_where_the_output_goes(box: support.Sandbox, path: str) -> None:
+    script = program(box, "raise ValueError('no such feed')", f"stdout={path}")
+    assert box.run(box.path / script, "start").returncode == 0
+    box.settled()
+    said = (box.path / "d.log").read_text()
+    assert said.startswith("out\nerr\nTraceback")
+    assert "no such feed" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "log"),
+    [
+        ("stdout='d.log', stderr=os.devnull", "out\n"),
+        ("stdout='d.log', stderr='e.log'", "out\n"),
+        ("stdout=open('d.log', 'w')", "out\n"),
+    ],
+)
+def test_a_stderr_that_is_given_stays_apart(box: support.Sandbox, options: str, log: str) -> None:
+    assert box.run(box.path / program(box, options=options), "start").returncode == 0
+    box.settled()
+    assert (box.path / "d.log").read_text() == log
+
+
+def test_run_shows_its_output(box: support.Sandbox) -> None:
+    done = box.run(box.path / program(box), "run")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "err\n")
+    assert not (box.path / "d.log").exists()
+
+
+def test_run_writes_into_paths_where_that_is_wanted(box: support.Sandbox) -> None:
+    options = "stdout='d.log', foreground_streams=True"
+    done = box.run(box.path / program(box, options=options), "run")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (box.path / "d.log").read_text() == "out\nerr\n"
+
+
+def test_run_with_a_closed_stdout_writes_into_the_path(box: support.Sandbox) -> None:
+    """There is nobody whom the output could be shown."""
+    line = f"exec {sys.executable} {program(box)} run >&-"
+    done = shell(box, line)
+    assert (done.returncode, done.stderr) == (0, "err\n")
+    assert (box.path / "d.log").read_text() == "out\n"
+
+
+# --- logs that are not those of `logging`
+
+LOGGERS = {
+    "loguru": """
+        from loguru import logger
+        logger.remove()
+        logger.add("app.log", format="{message}")
+        say = logger.info""",
+    "structlog": """
+        import structlog
+        structlog.configure(
+            processors=[structlog.processors.KeyValueRenderer()],
+            logger_factory=structlog.WriteLoggerFactory(file=open("app.log", "a")))
+        say = structlog.get_logger().info""",
+    "logbook": """
+        import logbook
+        logbook.FileHandler("app.log").push_application()
+        say = logbook.Logger("app").info""",
+    "eliot": """
+        import eliot
+        eliot.to_file(open("app.log", "ab"))
+        say = lambda text: eliot.log_message(message_type=text)""",
+    "twisted": """
+        from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+        observer = textFileLogObserver(open("app.log", "a"))
+        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+        say = lambda text: Logger("app").info(text)""",
+    None: """
+        log = open("app.log", "a")
+        say = lambda text: print(text, file=log, flush=True)""",
+    "sys": """
+        sys.stdout = open("app.log", "a")
+        say = lambda text: print(text, flush=True)""",
+    "os": """
+        log = os.fdopen(os.open("app.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w")
+        say = lambda text: print(text, file=log, flush=True)""",
+}
+
+
+def logged(
+    box: support.Sandbox, logger: str | None, options: str = "", body: str = "pass"
+) -> tuple[str, str]:
+    """What is in a program's log after it has become a daemon; and what its launcher said."""
+    program = f"""
+import os, sys
+from daemon_context import DaemonContext
+{textwrap.dedent(LOGGERS[logger])}
+say("before")
+with DaemonContext(detach_process=True, working_directory=".", {options}):
+    fresh = open("fresh", "w")  # gets the number of a log that was closed
+    try:
+        say("in the daemon")
+    finally:
+        {body}
+"""
+    done = box.run(program)
+    assert done.returncode == 0
+    box.settled()
+    assert not (box.path / "fresh").read_text()
+    return (box.path / "app.log").read_text(), done.stderr
+
+
+@pytest.mark.parametrize("logger", LOGGERS)
+def test_a_log_of_whichever_library_goes_on(box: support.Sandbox, logger: str | None) -> None:
+    if logger not in (None, "sys", "os"):
+        pytest.importorskip(logger)
+    said, complaints = logged(box, logger)
+    assert (said.count("before"), said.count("in the daemon"), complaints) == (1, 1, "")
+
+
+@pytest.mark.parametrize("logger", [None, "os"])
+def test_logs_are_closed_where_that_is_asked_for(box: support.Sandbox, logger: str | None) -> None:
+    said, _ = logged(box, logger, "preserve_logging=False, stderr='errors'")
+    assert (said, "closed file" in box.text("errors")) == ("before\n", True)
+
+
+def test_the_thread_of_a_log_is_named(box: support.Sandbox) -> None:
+    pytest.importorskip("loguru")
+    done = box.run("""
+        from daemon_context import DaemonContext
+        from loguru import logger
+        logger.remove()
+        logger.add("app.log", enqueue=True)
+        DaemonContext(detach_process=True).open()
+        """)
+    box.settled()
+    assert "1 other thread(s) run: loguru" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["open", "launch", "foreground"])
+def test_what_a_log_has_buffered_is_written_once(box: support.Sandbox, how: str) -> None:
+    done = box.run("""
+        import sys
+        from daemon_context import DaemonContext
+        log = open("app.log", "a")
+        log.write("before\\n")
+        context = DaemonContext(detach_process=sys.argv[1] != "foreground")
+        if sys.argv[1] != "launch":
+            context.open()
+            log.write("daemon\\n")
+        elif (handle := context.launch()) is None:
+            log.write("daemon\\n")
+        else:
+            handle.wait()
+            log.write("launcher\\n")
+        """, how)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    expected = ["before", "daemon", *(["launcher"] if how == "launch" else [])]
+    assert (box.path / "app.log").read_text().split() == expected
+
+
+def test_a_log_on_a_full_disk_does_not_abort_the_start(box: support.Sandbox) -> None:
+    """No more than that of a `logging` handler does; it is no regular file here."""
+    done = box.run("""
+        from daemon_context import DaemonContext
+        log = open("/dev/full", "a")
+        log.write("before\\n")
+        DaemonContext(detach_process=True, files_preserve=[log]).open()
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_is_given_takes_what_went_into_a_log(
+    box: support.Sandbox, stream: str
+) -> None:
+    done = box.run(f"""
+        import sys
+        from daemon_context import DaemonContext
+        sys.{stream} = open("app.log", "a")
+        print("before", file=sys.{stream}, flush=True)
+        DaemonContext(detach_process=True, {stream}="given.log").open()
+        print("daemon", file=sys.{stream})
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    assert (box.path / "app.log").read_text() == "before\n"
+    assert (box.path / "given.log").read_text() == "daemon\n"
+
+
+@pytest.mark.parametrize(
+    ("stream", "mode", "options", "warned"),
+    [
+        ("stdout", "w", "", True),
+        ("stderr", "w", "", True),
+        ("stderr", "w+", "", True),
+        ("stdout", "a", "", False),
+        ("stdout", "w", "stdout='given.log'", False),
+        ("stdout", "w", "files_preserve=[sys.stdout]", False),
+        ("stdout", "a", "preserve_logging=False", True),
+    ],
+)
+def test_a_stream_that_is_a_file_which_is_closed_is_warned_about(
+    box: support.Sandbox, stream: str, mode: str, options: str, warned: bool
+) -> None:
+    done = box.run(f"""
+        import sys, warnings
+        from daemon_context import DaemonContext
+        warnings.showwarning = lambda *a, **k: print("warned:", a[0], file=sys.__stderr__)
+        sys.{stream} = open("out.txt", {mode!r})
+        DaemonContext(detach_process=True, {options}).open()
+        """)
+    assert done.returncode == 0
+    assert ("warned: " in done.stderr) == warned, done.stderr
+    assert not warned or f"sys.{stream} is the file 'out.txt'" in done.stderr
+
+
+def test_a_log_that_has_got_the_number_of_a_stream_is_refused(box: support.Sandbox) -> None:
+    script = box.script("""
+        import sys
+        log = open("app.log", "a")
+        assert log.fileno() == 1
+        from daemon_context import DaemonContext
+        DaemonContext(detach_process=True).open()
+        """)
+    line = f"exec {sys.executable} {script} >&-"
+    done = shell(box, line)
+    assert done.returncode == 1
+    assert "a file that is to stay open has descriptor 1" in done.stderr
