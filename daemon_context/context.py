@@ -339,6 +339,23 @@ class DaemonContext(Given):
 
         warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
 
+    def reopen_streams(self) -> None:
+        """Open the paths given as `stdout` and `stderr` anew, once the files were rotated. In the
+        daemon, as its user. Every other stream stays as it is.
+
+        :raises DaemonError: the context is not open, or a path can't be opened: the output goes
+            on into the old file
+        """
+        walk = self._walk
+        if walk is None or not walk.is_open:
+            from .errors import DaemonError
+
+            raise DaemonError("reopen_streams() is for the daemon: the context is not open")
+        if any(target.kind == "path" for target in walk.options.streams):
+            from .steps.logfiles import reopen  # loaded when the path was given
+
+            reopen(walk.options)
+
     # --- looking at it
 
     @property

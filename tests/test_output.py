@@ -4,13 +4,18 @@ rotation; and what a verb does whose own output can't be written.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from . import support
+from .servers import SYSTEM
+from .support import until
 
 CLASS = """
 import os, sys, time
@@ -270,3 +275,228 @@ def test_a_log_that_has_got_the_number_of_a_stream_is_refused(box: support.Sandb
     done = shell(box, line)
     assert done.returncode == 1
     assert "a file that is to stay open has descriptor 1" in done.stderr
+
+
+# --- the output of the verbs
+
+VERBS = ["start", "start", "status --json", "reload", "stop", "status"]
+STATUSES = [0, 0, 0, 0, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("closed", "flag"),
+    [
+        ("<&-", ""), (">&-", ""), ("2>&-", ""), ("<&- >&- 2>&-", ""), (">/dev/full", ""),
+        (">/dev/full 2>/dev/full", "-u"), (">$PIPE", ""), (">$PIPE 2>&1", "-u"),
+    ],
+)  # fmt: skip
+def test_a_verb_does_its_work_whatever_its_streams_are(
+    box: support.Sandbox, closed: str, flag: str
+) -> None:
+    script = program(box, "while self.sleep(60): pass")
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.set_inheritable(writer, True)
+    line = f"exec {sys.executable} {flag} {script} %s " + closed
+    statuses = []
+    try:
+        for verb in VERBS:
+            done = subprocess.run(
+                ["bash", "-c", (line % verb).replace("$PIPE", f"&{writer}")],
+                cwd=box.path, env=box.environ, capture_output=True, text=True, timeout=60,
+                pass_fds=[writer], check=False,
+            )  # fmt: skip
+            statuses.append(done.returncode)
+            assert "Traceback" not in done.stderr
+            assert "Exception ignored" not in done.stderr
+            assert len(box.processes()) == ("stop" not in VERBS[: len(statuses)])
+    finally:
+        os.close(writer)
+    assert statuses == STATUSES
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+def test_a_verb_that_fails_says_so_by_its_status(box: support.Sandbox, closed: str) -> None:
+    script = program(box, options="stdout='/no/such/directory/d.log'")
+    assert shell(box, f"exec {sys.executable} {script} start {closed}").returncode == 1
+    assert shell(box, f"exec {sys.executable} {script} nonsense {closed}").returncode == 2
+    assert not box.processes()
+
+
+# --- rotation
+
+
+WRITER = """
+import os, sys, time
+from daemon_context import Daemon
+
+class D(Daemon):
+    def run(self):
+        count = 0
+        while self.sleep(0.002):
+            count += 1
+            print(count)
+            if count % 10 == 0:
+                print(f"error {count}", file=sys.stderr, flush=True)
+    def on_reload(self):
+        print("reloaded")
+        self.tell("reloaded")
+
+D("d.pid", stdout=os.path.abspath("d.log"), options).main()
+"""
+
+
+def writer(box: support.Sandbox, options: str = "umask=0o022") -> Path:
+    return box.script(WRITER.replace("options", options))
+
+
+def test_a_reload_opens_the_log_anew(box: support.Sandbox) -> None:
+    script, log = writer(box), box.path / "d.log"
+    assert box.run(script, "start").returncode == 0
+    box.text("d.log")
+    log.rename(box.path / "old.log")
+    done = box.run(script, "reload")
+    assert (done.returncode, done.stderr) == (0, "")
+    new = box.text("d.log")
+    assert "reloaded" in new.split("\n")[:3]
+    assert log.stat().st_mode & 0o777 == 0o640
+    found = support.descriptors(box.pid())
+    assert [found[number] for number in (1, 2)] == [str(log)] * 2
+    assert len(found) == len(support.descriptors(box.pid()))
+    again = box.run(script, "reload")  # with nothing to open
+    assert (again.returncode, support.descriptors(box.pid())) == (0, found)
+
+
+def test_children_write_into_the_new_log(box: support.Sandbox) -> None:
+    script = box.script(WRITER.replace("options", "umask=0o022").replace(
+        'print("reloaded")', 'os.system("echo from a child")'))  # fmt: skip
+    box.run(script, "start")
+    box.text("d.log")
+    (box.path / "d.log").rename(box.path / "old.log")
+    assert box.run(script, "reload").returncode == 0
+    assert "from a child" in box.text("d.log")
+
+
+STANZA = """
+%(log)s {
+    rotate 9
+    create 0640
+    postrotate
+        %(reload)s
+    endscript
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("logrotate", path=SYSTEM) is None, reason="needs logrotate")
+def test_logrotate_loses_nothing(box: support.Sandbox) -> None:
+    script = writer(box)
+    environ = {"PATH": SYSTEM, **{k: box.environ[k] for k in ("PYTHONPATH", support.MARK)}}
+    stanza = box.path / "stanza"
+    reload = f"cd {box.path} && {sys.executable} {script} reload"
+    stanza.write_text(STANZA % {"log": box.path / "d.log", "reload": reload})
+    stanza.chmod(0o644)
+    assert box.run(script, "start").returncode == 0
+    for _ in range(3):
+        before = box.text("d.log")
+        assert before
+        rotate = ["logrotate", "--force", "--state", str(box.path / "state"), str(stanza)]
+        done = subprocess.run(rotate, env=environ, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    box.text("d.log")
+    assert box.run(script, "stop").returncode == 0
+    logs = [box.path / f"d.log.{number}" for number in (3, 2, 1)] + [box.path / "d.log"]
+    lines = [line for log in logs for line in log.read_text().splitlines()]
+    numbers = [int(line) for line in lines if line.isdigit()]
+    assert numbers == list(range(1, numbers[-1] + 1))
+    errors = [int(line.split()[1]) for line in lines if line.startswith("error")]
+    assert errors == list(range(10, numbers[-1] + 1, 10))
+    assert lines.count("reloaded") == 3
+    assert all("reloaded" in log.read_text() for log in logs[1:])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("gone", ["removed", "of root"])
+def test_a_log_that_the_daemons_user_may_not_open_fails_the_reload(
+    open_box: support.Sandbox, gone: str
+) -> None:
+    box = open_box
+    (box.path / "log").mkdir(0o755)
+    script = box.script(WRITER.replace("options", "uid='nobody'").replace('"d.log"', '"log/d.log"'))
+    assert box.run(script, "start").returncode == 0
+    log = box.path / "log" / "d.log"
+    until(log.read_text)
+    log.rename(box.path / "log" / "old.log")
+    if gone == "of root":
+        log.touch(0o600)
+    done = box.run(script, "reload")
+    assert done.returncode == 1
+    assert f"has reloaded, but cannot reopen '{log}' as stdout: Permission denied; its output goes on" in done.stderr
+    assert "reloaded" in (box.path / "log" / "old.log").read_text()
+    assert box.run(script, "status").stdout.count("reloaded") == 1
+    log.unlink(missing_ok=True)
+    log.touch()
+    os.chown(log, 65534, 65534)
+    assert box.run(script, "reload").returncode == 0
+    until(log.read_text)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_log_in_a_new_root(open_box: support.Sandbox, inside: bool) -> None:
+    box = open_box
+    root = box.path / "root"
+    root.mkdir()
+    (root / "var").mkdir()
+    log = root / "var" / "d.log" if inside else box.path / "d.log"
+    options = f"chroot_directory={str(root)!r}"
+    script = box.script(WRITER.replace("options", options).replace('"d.log"', repr(str(log))))
+    assert box.run(script, "start").returncode == 0
+    until(log.read_text)
+    log.rename(box.path / "old.log")
+    done = box.run(script, "reload")
+    assert (done.returncode == 0) == inside, done.stderr
+    if inside:
+        until(log.read_text)
+    else:
+        assert f"it is outside the new root '{root}'" in done.stderr
+        assert "copytruncate" in done.stderr
+
+
+def test_a_context_opens_its_streams_anew(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, sys
+        from daemon_context import DaemonContext, DaemonError
+        context = DaemonContext(
+            detach_process=True, stdout="d.log", stderr="d.log", working_directory=".")
+        try:
+            context.reopen_streams()
+        except DaemonError as error:
+            assert "not open" in str(error)
+        with context:
+            sys.stdout.write("before, and no line")
+            os.rename("d.log", "old.log")
+            context.reopen_streams()
+            print("after")
+            print("error", file=sys.stderr)
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    assert (box.path / "old.log").read_text() == "before, and no line"
+    assert (box.path / "d.log").read_text() == "after\nerror\n"
+
+
+def test_what_is_no_path_stays_as_it_is(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, sys
+        from daemon_context import DaemonContext
+        log = open("d.log", "w")
+        with DaemonContext(detach_process=True, stdout=log, working_directory=".") as context:
+            os.rename("d.log", "old.log")
+            context.reopen_streams()
+            print("after")
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    assert (box.path / "old.log").read_text() == "after\n"
+    assert not (box.path / "d.log").exists()

@@ -167,11 +167,28 @@ class Serving:
         self._tell_reloads(reloading=True)  # who asks from now on, asks for the next one
         failure = None
         try:
-            self._beside_run(self.on_reload)
+            self._beside_run(self._take_reload)
+        except _NotReopened as error:
+            failure = {**fitting(error.why), "reloaded": True}
         except Exception as error:
             failure = fitting(error)
         self._tell_reloads(1, reloading=False, reload_error=failure)
         self._end_if_asked()
+
+    def _take_reload(self) -> None:
+        """Streams first, so that what it says is in the new log; a failure there stops nothing."""
+        failure = self._reopened()
+        self.on_reload()
+        if failure is not None:
+            raise _NotReopened(failure)
+
+    def _reopened(self) -> Exception | None:
+        try:
+            if self._context is not None and self._is_daemon():
+                self._context.reopen_streams()
+        except Exception as error:
+            return error
+        return None
 
     def _tell_reloads(self, done: int = 0, **values: Any) -> None:
         self._reloads += done
@@ -217,6 +234,13 @@ class Serving:
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         raise NotImplementedError
+
+
+class _NotReopened(Exception):
+    """The configuration was taken, but the streams go on into the old files."""
+
+    def __init__(self, why: Exception) -> None:
+        self.why = why
 
 
 def _status(outcome: Any) -> int:

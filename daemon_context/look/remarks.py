@@ -84,7 +84,7 @@ def _files(options: Options) -> Iterator[str]:
     """Regular files that are open for writing, and that the daemon closes."""
     owners = Owners(open_numbers() - asked(options, os.getpid()))
     logs = owners.logs() if options.preserve_logging else set()
-    for fd in sorted(owners.written_files() - logs - {0, 1, 2}):
+    for fd in sorted(owners.written_files() - logs - {0, 1, 2, *_logged_to()}):
         name = getattr(owners.raw[fd][0], "name", fd)
         yield (
             f"the file {name!r} (descriptor {fd}) is open for writing, and the daemon closes it: "
