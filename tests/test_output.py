@@ -431,7 +431,10 @@ def test_a_log_that_the_daemons_user_may_not_open_fails_the_reload(
         log.touch(0o600)
     done = box.run(script, "reload")
     assert done.returncode == 1
-    assert f"has reloaded, but cannot reopen '{log}' as stdout: Permission denied; its output goes on" in done.stderr
+    assert (
+        f"has reloaded, but cannot reopen '{log}' as stdout: Permission denied; its output goes on"
+        in done.stderr
+    )
     assert "reloaded" in (box.path / "log" / "old.log").read_text()
     assert box.run(script, "status").stdout.count("reloaded") == 1
     log.unlink(missing_ok=True)

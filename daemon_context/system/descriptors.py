@@ -169,6 +169,8 @@ def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:
             close_quietly(fd)
     if stand_in >= 0:
         os.close(stand_in)
+    if owners is not None:
+        owners.end()
     return modes
 
 

@@ -35,6 +35,7 @@ class Owners:
     def __init__(self, numbers: set[int]) -> None:
         self.raw: dict[int, list[Any]] = {}
         self.closed: dict[int, str] = {}  # what owned each that was closed through it
+        self.hung_up: int | None = None  # see `_hang_up`; -1: there can be none
         self.writers: list[Any] = []
         for item in _candidates():
             fd = number_of(item)
@@ -75,6 +76,8 @@ class Owners:
         owners = [user for user in users if _owns(user)]
         if owners:
             self.closed[fd] = _description(owners[0])
+        if any(map(_is_connected, owners)) and self._hang_up(fd):
+            return True
         for user in users:
             try:
                 # Of a file the raw one: it does not write the buffers, already written, again.
@@ -84,6 +87,25 @@ class Owners:
             except Exception:  # another owner has closed the number; or a user's flush() failed
                 pass
         return fd in self.closed
+
+    def _hang_up(self, fd: int) -> bool:
+        """Put a connection whose peer has closed in the place of this one, which stays open for
+        Python: clients that keep a connection, as those of HTTP do, look for that and make a new
+        one. A closed socket has the number -1, which they trip over.
+        """
+        if self.hung_up is None:
+            self.hung_up = _connection_without_peer()
+        try:
+            os.dup2(self.hung_up, fd, inheritable=False)
+        except OSError:  # there is none
+            return False
+        return True
+
+    def end(self) -> None:
+        """All that was to be closed is."""
+        if self.hung_up is not None and self.hung_up >= 0:
+            os.close(self.hung_up)
+        self.hung_up = None
 
 
 def write_out(numbers: set[int]) -> None:
@@ -159,6 +181,35 @@ def _sockets() -> tuple[Any, ...]:
 
 def _is_socket(item: Any) -> bool:
     return issubclass(type(item), _sockets())
+
+
+def _is_connected(item: Any) -> bool:
+    """Whether it is a stream to somebody else. A pair, whose ends have no names, is the program's
+    own: a loop that is woken by it would never sleep again.
+    """
+    try:
+        base, stream = _sockets()[0], sys.modules["_socket"].SOCK_STREAM
+        return _is_socket(item) and item.type == stream and bool(base.getpeername(item))
+    except Exception:  # it listens, or was never connected; or a file, where there are no sockets
+        return False
+
+
+def _connection_without_peer() -> int:
+    """Over TCP: the end of a pair of UNIX sockets is an error for `http.client` from then on, and
+    one that is only shut down takes what is written until it is full. -1: there is no loopback.
+    """
+    kind = _sockets()[0]
+    try:
+        listener, client = kind(), kind()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        client.connect(listener.getsockname())
+        os.close(listener._accept()[0])
+        listener.close()
+        number: int = client.detach()
+        return number
+    except OSError:
+        return -1
 
 
 def _writable(item: Any) -> bool:
