@@ -43,6 +43,7 @@ LOADED_WITH = {
     "stdout": "steps.logfiles",
     "uid": "options.owner",
 }
+LOADED_IN = os.getpid()
 
 
 class DaemonContext(Given):
@@ -205,8 +206,11 @@ class DaemonContext(Given):
     def _launched(self, walk: Walk) -> Handle | None:
         """Walk the sequence; the handle in the launcher."""
         from .embedding import Handle
+        from .options.place import require_own_process
         from .sequence import start
 
+        survives = walk.options.goes_on and walk.detaches
+        require_own_process(loaded_in=LOADED_IN, survives=survives)
         self._walk = walk
         try:
             start(walk)

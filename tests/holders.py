@@ -859,7 +859,9 @@ def pipe_handler() -> Made:
 def _received(handler: Any, receive: Callable[[], bytes]) -> Callable[[], None]:
     def use() -> None:
         _log(handler, "late")
-        assert b"late" in receive()
+        if not (received := receive()):
+            raise EOFError("the peer has closed")  # as it seems where the connection was not kept
+        assert b"late" in received
 
     return use
 

@@ -8,9 +8,11 @@ import stat
 import sys
 
 from ..sequence.keeping import asked
+from ..steps.coordination import unlocked
+from ..steps.past import complaints
 from ..system.descriptors import KINDS, open_numbers
 from ..system.owners import Owners
-from ..system.processes import signal
+from ..system.processes import same_program, signal
 from ..system.threads import live_threads
 
 TYPE_CHECKING = False
@@ -29,6 +31,8 @@ def remarks(options: Options) -> list[str]:
     return [
         *_log_handlers(options),
         *_files(options),
+        *_past(options),
+        *_unlocked(options),
         *_open_umask(options),
         *_threads(options),
         *_children(options),
@@ -91,6 +95,22 @@ def _files(options: Options) -> Iterator[str]:
             "open it after open(), or for appending ('a') if it is a log, or name it in "
             "files_preserve"
         )
+
+
+def _past(options: Options) -> Iterator[str]:
+    others = open_numbers() - asked(options, os.getpid())
+    return complaints(others) if options.detach_process else iter(())
+
+
+def _unlocked(options: Options) -> Iterator[str]:
+    """A pid file of another library's daemon, which a start would take over."""
+    lock = options.pidfile_lock
+    if lock is None or lock.is_locked():
+        return
+    pid = lock.read_pid()
+    command = None if pid is None else same_program(pid)
+    if pid is not None and command is not None:
+        yield unlocked(lock.path, pid, command)
 
 
 def _open_umask(options: Options) -> Iterator[str]:

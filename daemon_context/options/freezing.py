@@ -8,15 +8,14 @@ path or a name another meaning afterwards.
 from __future__ import annotations
 
 import os
-import sys
 from io import IOBase
 
 from ..errors import OptionError, refuse
 from ..manager import Supervisor
-from ..system.own import is_main_thread
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Given, default_signal_map
 from .frozen import Options, Target
+from .place import require_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +38,10 @@ def freeze(
     :raises OptionError: names the option, the value and what is expected
     """
     if not goes_on:
-        _require_place()
+        require_place()
     supervisor = _detachment(given._detach_process, forks=forks, always=always)
     if goes_on and not supervisor.detach:
-        _require_place()
+        require_place()
     chroot = _path("chroot_directory", given.chroot_directory, optional=True)
     keep = given._detach_process is None and not supervisor.detach
     streams = {option: _target(option, getattr(given, option), keep=keep) for option in STREAMS}
@@ -54,6 +53,7 @@ def freeze(
         record_trace=_recorded(given.record_trace),
         detach_process=supervisor.detach and forks,
         goes_on=goes_on,
+        always=always,
         supervisor=supervisor,
         files_preserve=_preserved(given.files_preserve),
         pidfile=_pidfile(given.pidfile),
@@ -91,21 +91,6 @@ def _is_elevated() -> bool:
     if not hasattr(os, "getresuid"):
         return (os.getuid(), os.getgid()) != (os.geteuid(), os.getegid())
     return len({*os.getresuid()}) > 1 or len({*os.getresgid()}) > 1
-
-
-def _require_place() -> None:
-    """Forking inside an event loop or a thread leaves a daemon that can't work."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
-        raise OptionError(
-            "open() was called inside a running asyncio loop, whose descriptors the daemon would "
-            "not have; open the context first, and call asyncio.run() in it"
-        )
-    if not is_main_thread():
-        raise OptionError(
-            "open() was called outside the main thread, where no signal handlers can be set and "
-            "no exit handlers run; call it in the main thread"
-        )
 
 
 def _flag(option: str, value: object) -> bool:

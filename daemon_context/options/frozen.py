@@ -17,7 +17,8 @@ class Options:
 
     Beside them: ``user``, ``home`` (of the new uid, or None), ``groups`` (the supplementary groups
     to set, or None to keep them), ``owner_changes``, ``supervisor`` (who started us, and the
-    reason for `detach_process`), and ``preserved`` (all descriptors that stay open).
+    reason for `detach_process`), ``goes_on`` (whether the launcher does), ``always`` (for `spawn`,
+    which detaches in any case), and ``preserved`` (all descriptors that stay open).
     """
 
     chroot_directory: str | None
@@ -40,6 +41,7 @@ class Options:
     preserve_logging: bool
     record_trace: bool
     goes_on: bool
+    always: bool
     supervisor: Supervisor
     user: str | None
     home: str | None

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from ..errors import OptionError, StepError
 from ..sequence.step import Step
+from ..system.processes import ancestors, same_program
+from ..system.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +45,18 @@ class LockPidfile(Step):
     def apply(self, walk: Walk) -> bool:
         lock = _lock(walk.options)
         held = lock.i_am_locking()
-        # In a chroot a descriptor of a directory outside it would be a way out.
-        lock.begin(walk.options.uid, keep_directory=walk.options.chroot_directory is None)
+        named = None if held else lock.read_pid()
+        try:
+            # In a chroot a descriptor of a directory outside it would be a way out.
+            lock.begin(walk.options.uid, keep_directory=walk.options.chroot_directory is None)
+            if named is not None:
+                warn_of_unlocked(lock.path, named)
+        except StepError as error:
+            _require_other(error)
+            raise
+        except Warning:  # as an error: python -W error
+            self.undo(walk, held)
+            raise
         return held
 
     def undo(self, walk: Walk, memory: bool) -> None:
@@ -125,6 +138,39 @@ class ReportReady(Step):
 
     def undo(self, walk: Walk, memory: None) -> None:
         walk.ready_due = False
+
+
+def _require_other(error: StepError) -> None:
+    """Refuse a start whose lock is held by an ancestor: its program runs once more, in a child."""
+    if error.pid is None or error.pid not in ancestors():
+        return
+    raise OptionError(
+        f"the program runs once more inside its own daemon, which has the pid file {error.path!r} "
+        f"and is an ancestor of this process (pid {error.pid}), as with reloaders and "
+        "multiprocessing; put the start under if __name__ == '__main__':, and use no reloader",
+        pid=error.pid,
+        path=error.path,
+    ) from None
+
+
+def warn_of_unlocked(path: str, pid: int) -> None:
+    """Warn where the pid that was in the pid file, which nobody had locked, may be of a daemon of
+    this program: then there are two now.
+    """
+    command = same_program(pid)
+    if command is not None:
+        from warnings import warn
+
+        warn(unlocked(path, pid, command), RuntimeWarning, stacklevel=2)
+
+
+def unlocked(path: str, pid: int, command: str) -> str:
+    """In words."""
+    return (
+        f"the pid file {path!r} named process {pid} ({shown(command, 200)}), which runs this "
+        "program but has no lock on it: if it is a daemon that another library has started, there "
+        f"are two now; end that one (kill {pid}) before the start"
+    )
 
 
 def _enter(pidfile: Any) -> None:

@@ -8,9 +8,9 @@ import sys
 from ..errors import DaemonOSEnvironmentError
 from ..sequence.keeping import preserved, reset_wakeup, vacant
 from ..sequence.step import Step
-from ..system.descriptors import close_all, close_unseen, open_numbers
+from ..system.descriptors import close_all, close_unseen, loop_kind, open_numbers
 from ..system.owners import Owners, number_of
-from ..system.processes import has_threads
+from ..system.processes import child_pids, has_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class FlushStreams(Step):
                 _flush(stream, f"sys.{name}")
         seen = open_numbers()
         others = seen - preserved(walk)
+        if walk.detaches and not walk.options.always:
+            _consider_past(others)
         # What a thread opens from now on is not among these.
         if _stock_before(walk, "close-descriptors") and not has_threads():
             walk.others = others
@@ -93,6 +95,19 @@ def _stock_before(walk: Walk, name: str) -> bool:
         if not type(step).__module__.startswith(__package__):
             return False
     return True
+
+
+def _consider_past(others: set[int]) -> None:
+    """Warn of what was made before and is of no use in the daemon. Not for `spawn`, whose program
+    goes on with it.
+    """
+    if any(map(loop_kind, others)) or child_pids() or hasattr(sys, "_MEIPASS"):
+        from warnings import warn
+
+        from .past import complaints
+
+        for text in complaints(others):
+            warn(text, RuntimeWarning, stacklevel=2)
 
 
 def _account_for(walk: Walk, others: set[int]) -> None:

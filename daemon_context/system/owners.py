@@ -129,6 +129,12 @@ def _candidates() -> Iterator[Any]:
     return (item for item in _tracked() if type(item) in kinds)
 
 
+def objects_of(base: type) -> list[Any]:
+    """All objects of a class, and of those derived from it."""
+    kinds = set(_descendants(base))
+    return [item for item in _tracked() if type(item) in kinds]
+
+
 def _tracked() -> list[Any]:
     """All objects that the garbage collector knows, frozen ones as well."""
     if gc.get_freeze_count() < FROZEN_BY_ITSELF:
