@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 
 from .options import Given
 
@@ -343,22 +344,30 @@ class DaemonContext(Given):
 
         warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
 
-    def reopen_streams(self) -> None:
+    def reopen_streams(
+        self, signal_number: int | None = None, frame: FrameType | None = None
+    ) -> None:
         """Open the paths given as `stdout` and `stderr` anew, once the files were rotated. In the
-        daemon, as its user. Every other stream stays as it is.
+        daemon, as its user. Every other stream stays as it is. Also a handler for the signal map:
+        ``"reopen_streams"``, which tells a failure to standard error.
 
         :raises DaemonError: the context is not open, or a path can't be opened: the output goes
             on into the old file
         """
+        from .errors import DaemonError
+
         walk = self._walk
         if walk is None or not walk.is_open:
-            from .errors import DaemonError
-
             raise DaemonError("reopen_streams() is for the daemon: the context is not open")
         if any(target.kind == "path" for target in walk.options.streams):
             from .steps.logfiles import reopen  # loaded when the path was given
 
-            reopen(walk.options)
+            try:
+                reopen(walk.options)
+            except DaemonError as error:
+                if signal_number is None:
+                    raise
+                print(error, file=sys.stderr, flush=True)  # the daemon goes on
 
     # --- looking at it
 

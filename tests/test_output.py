@@ -489,6 +489,50 @@ def test_a_context_opens_its_streams_anew(box: support.Sandbox) -> None:
     assert (box.path / "d.log").read_text() == "after\nerror\n"
 
 
+def test_a_signal_opens_the_streams_anew(box: support.Sandbox) -> None:
+    """By its name in the signal map; what fails is said in the old file, and the daemon goes on."""
+    done = box.run("""
+        import os, signal, sys, time
+        from daemon_context import DaemonContext
+        context = DaemonContext(
+            detach_process=True, stdout="d.log", stderr="d.log", working_directory=".",
+            signal_map={signal.SIGHUP: "reopen_streams"})
+        with context:
+            for name in ("first.log", "second.log"):
+                print("before", name)
+                os.rename("d.log", name)
+                if name == "second.log":
+                    os.mkdir("d.log")
+                os.kill(os.getpid(), signal.SIGHUP)
+            print("after")
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    assert (box.path / "first.log").read_text() == "before first.log\n"
+    said = (box.path / "second.log").read_text().splitlines()
+    assert (said[0], said[-1], len(said)) == ("before second.log", "after", 3)
+    assert "as stdout: Is a directory; its output goes on into the old file" in said[1]
+
+
+def test_a_class_with_a_handler_of_its_own_opens_them_itself(box: support.Sandbox) -> None:
+    script = box.script("""
+        import os, signal
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                os.rename("d.log", "old.log")
+                os.kill(os.getpid(), signal.SIGHUP)
+                print("after")
+            def hangup(self, number, frame):
+                self.reopen_streams()
+        signals = {signal.SIGHUP: "hangup"}
+        D("d.pid", stdout="d.log", working_directory=".", signal_map=signals).start()
+        """)  # fmt: skip
+    assert box.run(script).returncode == 0
+    box.settled()
+    assert (box.path / "d.log").read_text() == "after\n"
+
+
 def test_what_is_no_path_stays_as_it_is(box: support.Sandbox) -> None:
     done = box.run("""
         import os, sys

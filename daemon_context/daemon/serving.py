@@ -76,6 +76,14 @@ class Serving:
         """
         self._tell(text=text)
 
+    def reopen_streams(self) -> None:
+        """Open streams that are paths anew, after a rotation. A reload does it by itself; this is
+        for a handler of your own.
+
+        :raises DaemonError: one can't be opened: the output goes on into the old file
+        """
+        self._opened().reopen_streams()
+
     @property
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""
