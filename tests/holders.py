@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -963,6 +964,8 @@ def examine(name: str, how: str) -> None:
     if how == "naive":
         double_fork()
     else:
+        # Event loops and children from before are what this is about: see test_past for the words.
+        warnings.simplefilter("ignore", RuntimeWarning)
         context = DaemonContext(
             working_directory=".",
             detach_process=True,

@@ -1575,9 +1575,10 @@ def test_logging_and_multiprocessing_end_what_the_daemon_has_and_nothing_of_the_
 ) -> None:
     """Their exit handlers are registered when they are imported: before the start."""
     program = box.popen("""
-        import logging.handlers, multiprocessing, os, sys, time
+        import logging.handlers, multiprocessing, os, sys, time, warnings
         from daemon_context import Daemon, DaemonContext
         from tests.launching import report
+        warnings.filterwarnings("ignore", ".*child process")
         fork = multiprocessing.get_context("fork")
         def live(name):
             report(name, os.getpid())

@@ -163,7 +163,7 @@ def test_a_reloader_in_the_daemon_is_told_so(box: support.Sandbox) -> None:
         D("{box.path}/d.pid", stderr="errors", working_directory=".").main()
         """)
     assert box.run(script, "start").returncode == 0
-    assert box.text("status") == "6"
+    assert box.text("status") == "1"
     box.settled()
     errors = (box.path / "errors").read_text()
     assert "runs once more inside its own daemon" in errors

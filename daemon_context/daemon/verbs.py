@@ -15,6 +15,7 @@ from datetime import datetime
 from ..control import NotRunning
 from ..errors import DaemonError, OptionError, SequenceError
 from ..pidfile.refusals import AlreadyRunning
+from ..system.processes import ancestors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def _start(daemon: Daemon, options: argparse.Namespace) -> int:
     try:
         _say(daemon, f"started, pid {daemon.start()}")
     except AlreadyRunning as error:
+        if error.pid is not None and error.pid in ancestors():
+            raise  # it is the daemon's own program, which would go on as if it were another
         _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import OptionError, StepError
+from ..errors import StepError
 from ..sequence.step import Step
 from ..system.processes import ancestors, same_program
 from ..system.text import shown
@@ -52,8 +52,7 @@ class LockPidfile(Step):
             if named is not None:
                 warn_of_unlocked(lock.path, named)
         except StepError as error:
-            _require_other(error)
-            raise
+            raise _told_if_again(error) from None
         except Warning:  # as an error: python -W error
             self.undo(walk, held)
             raise
@@ -140,17 +139,18 @@ class ReportReady(Step):
         walk.ready_due = False
 
 
-def _require_other(error: StepError) -> None:
-    """Refuse a start whose lock is held by an ancestor: its program runs once more, in a child."""
-    if error.pid is None or error.pid not in ancestors():
-        return
-    raise OptionError(
-        f"the program runs once more inside its own daemon, which has the pid file {error.path!r} "
-        f"and is an ancestor of this process (pid {error.pid}), as with reloaders and "
-        "multiprocessing; put the start under if __name__ == '__main__':, and use no reloader",
-        pid=error.pid,
-        path=error.path,
-    ) from None
+def _told_if_again(error: StepError) -> StepError:
+    """In words of its own where an ancestor holds the lock: its program runs once more, in a
+    child.
+    """
+    if error.pid is not None and error.pid in ancestors():
+        error.args = (
+            "the program runs once more inside its own daemon, which has the pid file "
+            f"{error.path!r} and is an ancestor of this process (pid {error.pid}), as with "
+            "reloaders and multiprocessing; put the start under if __name__ == '__main__':, and "
+            "use no reloader",
+        )
+    return error
 
 
 def warn_of_unlocked(path: str, pid: int) -> None:
