@@ -13,6 +13,10 @@ HEAD = """
 import asyncio, ctypes, json, multiprocessing, os, select, subprocess, sys, warnings
 from daemon_context import Daemon, DaemonContext
 
+class D(Daemon):
+    def run(self):
+        pass
+
 warned = []
 warnings.showwarning = lambda message, *args, **more: warned.append(str(message))
 """
@@ -22,10 +26,7 @@ remarks = [text for text in context.explain().remarks if not text.startswith("th
 if "spawn" in sys.argv:
     context.spawn(os.getpid).wait()
 else:
-    handle = context.launch()
-    if handle is None:
-        os._exit(0)
-    handle.wait()
+    D("d.pid", threads="ignore").start()
 with open("said", "w") as file:
     json.dump([warned, remarks], file)
 for child in started:

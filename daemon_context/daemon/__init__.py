@@ -13,7 +13,7 @@ import sys
 from .. import control
 from ..context import DaemonContext
 from ..control.status import Status, status_of
-from ..control.statusfile import OpenStatus, StatusFile, path_of
+from ..control.statusfile import StatusFile, path_of
 from ..embedding import SCHEDULE
 from ..embedding.target import forget_launcher, run_to_exit
 from ..errors import DaemonError, refuse
@@ -24,6 +24,7 @@ from ..sequence.step import Steps, as_steps
 from ..system.descriptors import is_open
 from ..system.own import is_main_thread
 from ..system.processes import signal
+from .openstatus import OpenStatus
 from .serving import Serving
 
 TYPE_CHECKING = False
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ..control import Stopped
+
+# In the foreground, where they are settings of the unit or the container: UMask=,
+# WorkingDirectory=, LimitCORE=.
+AS_GIVEN = {"umask": None, "working_directory": None, "prevent_core": False}
 
 
 class Daemon(Serving):
@@ -43,7 +48,8 @@ class Daemon(Serving):
     :param stderr: the same; None follows a `stdout` that is a path
     :param foreground_streams: whether streams that are paths are used in the foreground, too;
         otherwise its output is seen
-    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default
+    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default. In
+        the foreground, umask, working directory and core limit stay as they are by default
     """
 
     #: Class-level, so that a subclass need not call our __init__ first.
@@ -64,7 +70,7 @@ class Daemon(Serving):
         self.stdout = stdout
         self.stderr = stderr
         self.foreground_streams = foreground_streams
-        self.options = {"umask": 0o022, **options}
+        self.options = options
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers that get a method of ours: what belongs to this process stays here."""
@@ -192,15 +198,22 @@ class Daemon(Serving):
             lock = PidFile(lock.path, lock.timeout)
         self._said = StatusFile(path_of(lock.path))
         self.options = {name: lasting(value) for name, value in self.options.items()}
-        options = dict(self.options)
+        options = {**({"umask": 0o022} if detach else AS_GIVEN), **self.options}
         options["signal_map"] = self._signal_map(options.get("signal_map"))
         options["steps"] = _with_status(options.get("steps"), self._said)
         streams = self._streams()
         if not detach:
             streams = _kept_streams(streams, paths=self.foreground_streams)
-        options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
+        forced = detach and options.get("detach_process") == "force"
+        options.update(
+            streams,
+            detach_process="force" if forced else detach,
+            pidfile=lock,
+            readiness="explicit",
+        )
         context = DaemonContext(**options)
         context.on_round, context.on_wait = self._reload_if_due, self.on_wait
+        context.serves = True
         return context
 
     def _streams(self) -> dict[str, Any]:

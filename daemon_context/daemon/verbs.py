@@ -13,8 +13,7 @@ import sys
 from datetime import datetime
 
 from ..control import NotRunning
-from ..errors import DaemonError, OptionError, SequenceError
-from ..pidfile.refusals import AlreadyRunning
+from ..errors import DaemonError, OptionError, SequenceError, lock_class
 from ..system.processes import ancestors
 
 TYPE_CHECKING = False
@@ -73,9 +72,10 @@ def _status_of(error: DaemonError) -> int:
 def _start(daemon: Daemon, options: argparse.Namespace) -> int:
     try:
         _say(daemon, f"started, pid {daemon.start()}")
-    except AlreadyRunning as error:
-        if error.pid is not None and error.pid in ancestors():
-            raise  # it is the daemon's own program, which would go on as if it were another
+    except lock_class("AlreadyRunning") as error:
+        # Another library's; or the daemon's own, whose program runs once more in a child of it.
+        if error.errno or (error.pid is not None and error.pid in ancestors()):
+            raise
         _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
     return 0
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from io import IOBase
 
-from ..errors import OptionError, refuse
-from ..manager import Supervisor
+from ..errors import refuse
+from ..system.paths import absolute_path, text_path
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Given, default_signal_map
+from .detachment import detachment
 from .frozen import Options, Target
 from .place import require_place
 
@@ -27,23 +28,31 @@ LARGEST_FD = 0x7FFFFFFF  # a C int
 
 
 def freeze(
-    given: Given, *, forks: bool = True, goes_on: bool = False, always: bool = False
+    given: Given,
+    *,
+    forks: bool = True,
+    goes_on: bool = False,
+    always: bool = False,
+    serves: bool = False,
 ) -> Options:
     """Check and resolve every option.
 
     :param forks: whether the sequence has the step `detach`
     :param goes_on: whether the launching process does
     :param always: for `spawn`, which always detaches
+    :param serves: whether the daemon is the program all the same, and not a helper beside it
 
     :raises OptionError: names the option, the value and what is expected
     """
     if not goes_on:
         require_place()
-    supervisor = _detachment(given._detach_process, forks=forks, always=always)
+    asked = _detach(given._detach_process)
+    helper = goes_on and not serves
+    supervisor = detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
     if goes_on and not supervisor.detach:
         require_place()
     chroot = _path("chroot_directory", given.chroot_directory, optional=True)
-    keep = given._detach_process is None and not supervisor.detach
+    keep = asked is None and not supervisor.detach
     streams = {option: _target(option, getattr(given, option), keep=keep) for option in STREAMS}
     return Options(
         chroot_directory=chroot,
@@ -53,7 +62,7 @@ def freeze(
         record_trace=_recorded(given.record_trace),
         detach_process=supervisor.detach and forks,
         goes_on=goes_on,
-        always=always,
+        helper=helper,
         supervisor=supervisor,
         files_preserve=_preserved(given.files_preserve),
         pidfile=_pidfile(given.pidfile),
@@ -117,10 +126,12 @@ def _seconds(option: str, value: object) -> float | None:
     raise refuse(option, value, "None or a positive number of seconds")
 
 
-def _umask(value: object) -> int:
+def _umask(value: object) -> int | None:
+    if value is None:
+        return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse("umask", value, "a number from 0 to 0o777")
+    raise refuse("umask", value, "None or a number from 0 to 0o777")
 
 
 def _path(option: str, value: object, *, optional: bool = False) -> str | None:
@@ -142,57 +153,19 @@ def lasting(value: Any) -> Any:
         raise refuse("an iterator", value, "one that can be read") from error
 
 
-def absolute_path(option: str, value: object) -> str:
-    """The path that the option gives.
-
-    :raises OptionError: it can't be one
-    """
-    return _absolute(option, _text(option, value))
-
-
-def _absolute(option: str, path: str) -> str:
-    try:
-        return os.path.abspath(path)
-    except OSError as error:
-        expected = f"an absolute path, as the current directory can't be told: {error.strerror}"
-        raise refuse(option, path, expected) from error
-
-
-def _text(option: str, value: object) -> str:
-    try:
-        path = os.fsdecode(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise refuse(option, value, "a path") from None
-    if not path or "\0" in path:
-        raise refuse(option, value, "a path that is not empty and has no NUL in it")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        raise refuse(option, value, "a path that can be written in bytes") from None
-    return path
-
-
-def _working_directory(value: object, chroot: str | None) -> str:
+def _working_directory(value: object, chroot: str | None) -> str | None:
     """With a chroot, a relative directory is relative to the new root."""
-    path = _text("working_directory", value)
+    if value is None:
+        return None
+    path = text_path("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
-    return _absolute("working_directory", path)
+    return absolute_path("working_directory", path)
 
 
-def _detachment(given: object, *, forks: bool, always: bool) -> Supervisor:
-    if given is None and not always:
-        from ..manager.supervisor import detect
-
-        return detect()
-    detach = _flag("detach_process", given) if given is not None else True
-    if always:
-        if not forks:
-            raise OptionError(
-                "spawn() always detaches, and the sequence has no 'detach': leave that step in"
-            )
-        return Supervisor("not asked", True, "spawn always detaches")
-    return Supervisor("not asked", detach, f"detach_process={detach} was given")
+def _detach(given: Any) -> bool | str | None:
+    forced = isinstance(given, str) and given == "force"
+    return given if given is None or forced else _flag("detach_process", given)
 
 
 def _pidfile(value: Any) -> Any:

@@ -17,13 +17,13 @@ class Options:
 
     Beside them: ``user``, ``home`` (of the new uid, or None), ``groups`` (the supplementary groups
     to set, or None to keep them), ``owner_changes``, ``supervisor`` (who started us, and the
-    reason for `detach_process`), ``goes_on`` (whether the launcher does), ``always`` (for `spawn`,
-    which detaches in any case), and ``preserved`` (all descriptors that stay open).
+    reason for `detach_process`), ``goes_on`` (whether the launching process does), ``helper``
+    (whether it is a daemon beside the program), and ``preserved`` (all descriptors that stay open).
     """
 
     chroot_directory: str | None
-    working_directory: str
-    umask: int
+    working_directory: str | None
+    umask: int | None
     uid: int
     gid: int
     initgroups: bool
@@ -41,7 +41,7 @@ class Options:
     preserve_logging: bool
     record_trace: bool
     goes_on: bool
-    always: bool
+    helper: bool
     supervisor: Supervisor
     user: str | None
     home: str | None

@@ -12,11 +12,11 @@ import sys
 from traceback import FrameSummary, StackSummary
 
 from ..errors import (
-    LOCK_ERRORS,
     DaemonError,
     DaemonOSEnvironmentError,
     StartError,
     by_name,
+    is_lock_error,
     text_of,
 )
 from ..sequence import in_words
@@ -84,7 +84,7 @@ def _disbelieve(failure: DaemonError, walk: Walk, pid: int | None) -> None:
         failure.step = None
     failure.path = failure.path if failure.path in places else None
     failure.pid = pid
-    if type(failure).__name__ in LOCK_ERRORS:
+    if is_lock_error(failure):
         failure.path, failure.pid = pidfile, None  # the holder's pid nobody has proven
 
 
@@ -230,7 +230,9 @@ def _frame(file: str, line: int, name: str, known: set[str | None]) -> FrameSumm
     """
     text = linecache.getline(file, line) if file in known else ""
     where, what = shown(file, SHORT_LARGEST), shown(name, SHORT_LARGEST)
-    return FrameSummary(where, line, what, lookup_line=False, line=shown(text, SHORT_LARGEST))
+    return FrameSummary(
+        where, line, what, lookup_line=False, line=shown(text.strip(), SHORT_LARGEST)
+    )
 
 
 def _files(*names: Any) -> tuple[Any, ...]:

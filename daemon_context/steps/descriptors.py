@@ -42,7 +42,7 @@ class FlushStreams(Step):
                 _flush(stream, f"sys.{name}")
         seen = open_numbers()
         others = seen - preserved(walk)
-        if walk.detaches and not walk.options.always:
+        if walk.detaches and not walk.options.helper:
             _consider_past(others)
         # What a thread opens from now on is not among these.
         if _stock_before(walk, "close-descriptors") and not has_threads():
@@ -98,8 +98,8 @@ def _stock_before(walk: Walk, name: str) -> bool:
 
 
 def _consider_past(others: set[int]) -> None:
-    """Warn of what was made before and is of no use in the daemon. Not for `spawn`, whose program
-    goes on with it.
+    """Warn of what was made before and is of no use in the daemon. Not for a helper, whose
+    program goes on with it.
     """
     if any(map(loop_kind, others)) or child_pids() or hasattr(sys, "_MEIPASS"):
         from warnings import warn

@@ -105,6 +105,7 @@ ERRORS = {
     "fcntl(F_SETLK)": "ENOLCK EINTR EAGAIN",
     "fcntl(F_OFD_GETLK)": "EINVAL ENOLCK",
     "fcntl(F_GETLK)": "EINVAL ENOLCK",
+    "flock": "ENOLCK",
     "read": "EINTR EIO",
     "pread64": "EINTR EIO",
     "read(pipe)": "EINTR",
