@@ -5,7 +5,6 @@ rotation; and what a verb does whose own output can't be written.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from . import support
-from .servers import SYSTEM
+from . import support, tools
 from .support import until
 
 CLASS = """
@@ -388,10 +386,9 @@ STANZA = """
 """
 
 
-@pytest.mark.skipif(shutil.which("logrotate", path=SYSTEM) is None, reason="needs logrotate")
 def test_logrotate_loses_nothing(box: support.Sandbox) -> None:
     script = writer(box)
-    environ = {"PATH": SYSTEM, **{k: box.environ[k] for k in ("PYTHONPATH", support.MARK)}}
+    program = tools.find("logrotate")
     stanza = box.path / "stanza"
     reload = f"cd {box.path} && {sys.executable} {script} reload"
     stanza.write_text(STANZA % {"log": box.path / "d.log", "reload": reload})
@@ -400,8 +397,8 @@ def test_logrotate_loses_nothing(box: support.Sandbox) -> None:
     for _ in range(3):
         before = box.text("d.log")
         assert before
-        rotate = ["logrotate", "--force", "--state", str(box.path / "state"), str(stanza)]
-        done = subprocess.run(rotate, env=environ, capture_output=True, text=True, check=False)
+        rotate = [program, "--force", "--state", str(box.path / "state"), str(stanza)]
+        done = subprocess.run(rotate, env=box.environ, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
     box.text("d.log")
     assert box.run(script, "stop").returncode == 0
