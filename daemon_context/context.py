@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 
 from .options import Given
 
@@ -43,6 +44,7 @@ LOADED_WITH = {
     "stdout": "steps.logfiles",
     "uid": "options.owner",
 }
+LOADED_IN = os.getpid()
 
 
 class DaemonContext(Given):
@@ -216,8 +218,11 @@ class DaemonContext(Given):
     def _launched(self, walk: Walk) -> Handle | None:
         """Walk the sequence; the handle in the launcher."""
         from .embedding import Handle
+        from .options.place import require_own_process
         from .sequence import start
 
+        survives = walk.options.goes_on and walk.detaches
+        require_own_process(loaded_in=LOADED_IN, survives=survives)
         self._walk = walk
         try:
             start(walk)
@@ -356,6 +361,31 @@ class DaemonContext(Given):
             walk.ready(status)
             return
         warn("the daemon was ready already; ready() does nothing", RuntimeWarning)
+
+    def reopen_streams(
+        self, signal_number: int | None = None, frame: FrameType | None = None
+    ) -> None:
+        """Open the paths given as `stdout` and `stderr` anew, once the files were rotated. In the
+        daemon, as its user. Every other stream stays as it is. Also a handler for the signal map:
+        ``"reopen_streams"``, which tells a failure to standard error.
+
+        :raises DaemonError: the context is not open, or a path can't be opened: the output goes
+            on into the old file
+        """
+        from .errors import DaemonError
+
+        walk = self._walk
+        if walk is None or not walk.is_open:
+            raise DaemonError("reopen_streams() is for the daemon: the context is not open")
+        if any(target.kind == "path" for target in walk.options.streams):
+            from .steps.logfiles import reopen  # loaded when the path was given
+
+            try:
+                reopen(walk.options)
+            except DaemonError as error:
+                if signal_number is None:
+                    raise
+                print(error, file=sys.stderr, flush=True)  # the daemon goes on
 
     # --- looking at it
 

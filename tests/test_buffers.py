@@ -12,7 +12,7 @@ import pytest
 from . import support
 
 HEAD = """
-import io, os, signal, socket, subprocess, sys
+import io, os, signal, socket, subprocess, sys, warnings
 from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
 from tests.launching import describe, report
 from tests.holders import double_fork
@@ -199,6 +199,7 @@ FILES = """
     random = open("random", "w+b"); random.write(b"early\\n"); random.seek(2); random.write(b"RLY")
     layers = io.TextIOWrapper(io.BufferedWriter(io.FileIO("layers", "w"), 1 << 16))
     layers.write("early\\n" * 5000); layers.write("x" * 100)
+    warnings.filterwarnings("ignore", ".*child process")
     kitten = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open("kitten", "w"), text=True)
     kitten.stdin.write("early\\n")
     connection = socket.socket(fileno=int(sys.argv[2]))
@@ -254,6 +255,7 @@ def test_buffers_are_written_once_and_before_the_fork(box: support.Sandbox, how:
 def test_a_program_at_a_pipe_ends_with_the_launcher(box: support.Sandbox) -> None:
     """The daemon keeps neither end of the pipe of a `subprocess` that was started before."""
     done = run(box, """
+        warnings.filterwarnings("ignore", ".*child process")
         kitten = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         report("kitten", kitten.pid)
         with DaemonContext(pidfile="d.pid", **settings) as daemon:

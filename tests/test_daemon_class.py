@@ -405,7 +405,7 @@ def test_an_exit_with_an_error_as_its_message_is_shown_and_is_a_failure(
         class D(Daemon):
             def run(self):
                 sys.exit(OSError("no work"))
-        D("d.pid", stderr="d.log").main()
+        D("d.pid", stderr="d.log", foreground_streams=True).main()
     """, verb)  # fmt: skip
     assert (done.returncode, done.stderr) == (int(verb == "run"), "")
     assert box.text("d.log") == "no work\n"
@@ -1602,9 +1602,10 @@ def test_logging_and_multiprocessing_end_what_the_daemon_has_and_nothing_of_the_
 ) -> None:
     """Their exit handlers are registered when they are imported: before the start."""
     program = box.popen("""
-        import logging.handlers, multiprocessing, os, sys, time
+        import logging.handlers, multiprocessing, os, sys, time, warnings
         from daemon_context import Daemon, DaemonContext
         from tests.launching import report
+        warnings.filterwarnings("ignore", ".*child process")
         fork = multiprocessing.get_context("fork")
         def live(name):
             report(name, os.getpid())

@@ -376,9 +376,10 @@ def test_programs_that_the_daemon_runs_have_standard_streams(
 
 def test_the_daemon_knows_what_was_closed(box: support.Sandbox) -> None:
     done = box.run("""
-        import os, select, socket
+        import os, select, socket, warnings
         from daemon_context import DaemonContext
         from tests.launching import report
+        warnings.filterwarnings("ignore", "an event loop")
         file = open("file", "w")
         number = os.open("file", os.O_RDONLY)
         place = os.open(".", os.O_RDONLY)
@@ -608,9 +609,10 @@ def test_shared_memory_outlives_the_launcher(box: support.Sandbox, how: str) -> 
 KINDS = ["none", "text", "binary", "socket", "number", "path", "pipe", "epoll", "borrowed", "two"]
 
 BATCH = """
-import io, json, os, select, socket, sys
+import io, json, os, select, socket, sys, warnings
 from daemon_context import DaemonContext
 from tests.launching import report
+warnings.filterwarnings("ignore", "an event loop")
 
 class Thing:
     \"\"\"Something at a number, that can be used late.\"\"\"

@@ -279,6 +279,9 @@ def _refused(said: Any, pid: int, path: str) -> DaemonError:
     from ..report.failures import in_short
 
     words, traceback = in_short(said)
+    if isinstance(said, dict) and said.get("reloaded") is True:
+        why = words.partition(": ")[2] or words  # the class says nothing here
+        return DaemonError(f"the daemon (pid {pid}) has reloaded, but {why}", pid=pid)
     error = DaemonError(
         f"the daemon (pid {pid}, {_named(path)}) goes on with its old configuration, on_reload() "
         f"raised {words}",

@@ -50,7 +50,9 @@ class Daemon(Serving):
     :param pidfile: path of the pid file, or a `PidFile`
     :param stdin: as the option of `DaemonContext`; None is ``/dev/null``
     :param stdout: the same; a path is appended to
-    :param stderr: the same
+    :param stderr: the same; None follows a `stdout` that is a path
+    :param foreground_streams: whether streams that are paths are used in the foreground, too;
+        otherwise its output is seen
     :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default. In
         the foreground, umask, working directory and core limit stay as they are by default
     :raises OptionError: there is no option of that name
@@ -66,6 +68,8 @@ class Daemon(Serving):
     #: options of the script's own parser are.
     arguments: Namespace | None = None
     did: Any = None  #: what the last verb has come to, for the line that is printed
+    #: Whether streams given as paths are used in the foreground, too.
+    foreground_streams = False
 
     def __init__(
         self,
@@ -73,6 +77,8 @@ class Daemon(Serving):
         stdin: Any = None,
         stdout: Any = None,
         stderr: Any = None,
+        *,
+        foreground_streams: bool = False,
         **options: Any,
     ) -> None:
         require_known(options)
@@ -80,6 +86,7 @@ class Daemon(Serving):
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
+        self.foreground_streams = foreground_streams
         self.options = options
 
     def __repr__(self) -> str:
@@ -239,9 +246,9 @@ class Daemon(Serving):
         options = {**(DEFAULTS if detach else AS_GIVEN), **self.options}
         options["signal_map"] = self._signal_map(options.get("signal_map"))
         options["steps"] = _with_status(options.get("steps"), self._said)
-        streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
+        streams = self._streams()
         if not detach:
-            streams = _kept_streams(streams)
+            streams = _kept_streams(streams, paths=self.foreground_streams)
         forced = detach and options.get("detach_process") == "force"
         options.update(
             streams,
@@ -253,6 +260,12 @@ class Daemon(Serving):
         context.on_round, context.on_wait = self._reload_if_due, self.on_wait
         context.serves = True
         return context
+
+    def _streams(self) -> dict[str, Any]:
+        """A traceback lands where the output goes."""
+        follows = self.stderr is None and _is_path(self.stdout)
+        stderr = self.stdout if follows else self.stderr
+        return {"stdin": self.stdin, "stdout": self.stdout, "stderr": stderr}
 
     def _signal_map(self, given: Any) -> dict[int, Any]:
         """Ours, then what is given; a name is that of a method of the daemon, or of the context."""
@@ -288,9 +301,19 @@ def _with_status(steps: Any, file: StatusFile) -> Steps:
     )
 
 
-def _kept_streams(streams: dict[str, Any]) -> dict[str, Any]:
-    """In the foreground, a stream that is not given stays as it is."""
+def _kept_streams(streams: dict[str, Any], *, paths: bool) -> dict[str, Any]:
+    """In the foreground, a stream stays as it is: one that is not given, and one that is a path
+    unless these are wanted.
+    """
     return {
-        name: number if given is None and is_open(number) else given
+        name: number if is_open(number) and _stays(given, paths) else given
         for number, (name, given) in enumerate(streams.items())
     }
+
+
+def _stays(given: Any, paths: bool) -> bool:
+    return given is None or (_is_path(given) and not paths)
+
+
+def _is_path(given: Any) -> bool:
+    return isinstance(given, (str, bytes, os.PathLike))

@@ -89,6 +89,15 @@ class Serving:
         if self._context is not None:
             self._context.beat()
 
+    def reopen_streams(self) -> None:
+        """Open streams that are paths anew, after a rotation. A reload does it by itself; this is
+        for a handler of your own.
+
+        :raises DaemonError: one can't be opened: the output goes on into the old file
+        """
+        if self._context is not None:
+            self._context.reopen_streams()
+
     @property
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""
@@ -189,7 +198,11 @@ class Serving:
         manager.reloading()
         failure, said = None, {}
         try:
-            self._beside_run(self.on_reload)
+            self._beside_run(self._take_reload)
+        except _NotReopened as error:
+            failure = {**fitting(error.why), "reloaded": True}
+            said = {"text": f"reloaded, but {error.why}"}
+            _log(f"{type(self).__name__}: {said['text']}")
         except Exception as error:
             failure = fitting(error)
             said = {"text": f"reload failed: {_in_short(failure)}"}
@@ -198,6 +211,21 @@ class Serving:
             manager.reloaded(said.get("text", ""))
         self._tell_reloads(1, reloading=False, reload_error=failure, **said)
         self._end_if_asked()
+
+    def _take_reload(self) -> None:
+        """Streams first, so that what it says is in the new log; a failure there stops nothing."""
+        failure = self._reopened()
+        self.on_reload()
+        if failure is not None:
+            raise _NotReopened(failure)
+
+    def _reopened(self) -> Exception | None:
+        try:
+            if self._context is not None and self._is_daemon():
+                self._context.reopen_streams()
+        except Exception as error:
+            return error
+        return None
 
     def _say_refused(self, error: Exception) -> None:
         """In the log, as who sent the signal hears nothing."""
@@ -250,6 +278,13 @@ class Serving:
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         raise NotImplementedError
+
+
+class _NotReopened(Exception):
+    """The configuration was taken, but the streams go on into the old files."""
+
+    def __init__(self, why: Exception) -> None:
+        self.why = why
 
 
 def _in_short(failure: dict[str, Any]) -> str:

@@ -8,16 +8,15 @@ path or a name another meaning afterwards.
 from __future__ import annotations
 
 import os
-import sys
 from io import IOBase
 
-from ..errors import OptionError, refuse
-from ..system.own import is_main_thread
+from ..errors import refuse
 from ..system.paths import absolute_path, text_path
 from ..system.processes import SIGNALS, signal, signal_name
 from . import Given, default_signal_map
 from .detachment import detachment
 from .frozen import Options, Target
+from .place import require_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +45,12 @@ def freeze(
     :raises OptionError: names the option, the value and what is expected
     """
     if not goes_on:
-        _require_place()
+        require_place()
     asked = _detach(given._detach_process)
     helper = goes_on and not serves
     supervisor = detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
     if goes_on and not supervisor.detach:
-        _require_place()
+        require_place()
     chroot = _path("chroot_directory", given.chroot_directory, optional=True)
     directory = _working_directory(given.working_directory, chroot)
     keep = asked is None and not supervisor.detach
@@ -102,21 +101,6 @@ def _is_elevated() -> bool:
     if not hasattr(os, "getresuid"):
         return (os.getuid(), os.getgid()) != (os.geteuid(), os.getegid())
     return len({*os.getresuid()}) > 1 or len({*os.getresgid()}) > 1
-
-
-def _require_place() -> None:
-    """Forking inside an event loop or a thread leaves a daemon that can't work."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
-        raise OptionError(
-            "open() was called inside a running asyncio loop, whose descriptors the daemon would "
-            "not have; open the context first, and call asyncio.run() in it"
-        )
-    if not is_main_thread():
-        raise OptionError(
-            "open() was called outside the main thread, where no signal handlers can be set and "
-            "no exit handlers run; call it in the main thread"
-        )
 
 
 def _flag(option: str, value: object) -> bool:

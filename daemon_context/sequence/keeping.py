@@ -9,10 +9,12 @@ import sys
 
 from ..errors import text_of
 from ..system.descriptors import KINDS, UNKNOWN, table_size
+from ..system.owners import Owners
 from ..system.processes import restore_wakeup, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..options.frozen import Options
     from .walk import Walk
 
 MANY = 1 << 16
@@ -73,16 +75,21 @@ def _is_of_closed(error: BaseException | None) -> bool:
 
 def preserved(walk: Walk) -> set[int]:
     """All descriptors that stay open."""
-    options = walk.options
-    kept = {0, 1, 2, *options.files_preserve, *_acquired(walk), *walk.kept}
-    kept.update(target.fd for target in options.streams if target.fd > 2)
-    kept.update(_activated(walk.launcher))
+    kept = {*asked(walk.options, walk.launcher), *_acquired(walk), *walk.kept}
     kept.update(walk.loop.fds)  # a thread may sleep already
     if not walk.detaches:
         kept.update(_of_others_open(walk))
+    return kept
+
+
+def asked(options: Options, launcher: int) -> set[int]:
+    """What stays open by the options, and for what the program has loaded; but for logs that are
+    not those of `logging`, which are looked for in the heap (`Owners.logs`).
+    """
+    kept = {0, 1, 2, *options.files_preserve, *_activated(launcher), *_resource_tracker()}
+    kept.update(target.fd for target in options.streams if target.fd > 2)
     if options.preserve_logging:
         kept.update(_logging())
-    kept.update(_resource_tracker())
     return kept
 
 
@@ -95,9 +102,11 @@ def vacant() -> set[int]:
 
 
 def to_stay_open(walk: Walk) -> set[int]:
-    """Regular files and sockets that the program or a log handler goes on with."""
+    """Regular files and sockets that the program or a logger goes on with, on these numbers."""
     kept = {fd for fd in walk.options.files_preserve if _lasts(fd)}
-    return kept | _logging() if walk.options.preserve_logging else kept
+    if walk.options.preserve_logging:
+        kept |= _logging() | Owners(vacant()).logs()
+    return kept
 
 
 def _lasts(fd: int) -> bool:

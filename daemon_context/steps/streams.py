@@ -10,6 +10,7 @@ from ..errors import DaemonOSEnvironmentError
 from ..sequence.keeping import to_stay_open, vacant
 from ..sequence.step import Step
 from ..system.descriptors import duplicate
+from ..system.owners import number_of
 
 LOG = "/dev/log"  # see `daemon_context.report.lastwords`
 
@@ -109,7 +110,7 @@ class RedirectStreams(Step):
         except BaseException:
             self.undo(walk, (saved, names))
             raise
-        _rebind(walk.options)
+        _rebind(walk)
         walk.close(*walk.streams.values())
         return saved, names
 
@@ -194,17 +195,22 @@ def _saved(walk: Walk, number: int) -> int | None:
         return None  # it was closed
 
 
-def _rebind(options: Options) -> None:
-    """Bind the names in `sys`: to a file without a descriptor (PEP 3143), or where the launcher
-    was started with the descriptor closed, so that Python has none.
+def _rebind(walk: Walk) -> None:
+    """Bind the names in `sys`: to a file without a descriptor (PEP 3143); where the launcher was
+    started with the descriptor closed, so that Python has none; and where the program has put a
+    log in the stream's place, but the stream is given.
     """
-    for number, target in enumerate(options.streams):
+    for number, target in enumerate(walk.options.streams):
         stream = getattr(sys, target.option)
         if target.kind == "object":
             setattr(sys, target.option, target.file)
-        elif stream is None or getattr(stream, "closed", False):
+        elif stream is None or getattr(stream, "closed", False) or _passes_by(walk, target, stream):
             mode = "r" if number == 0 else "w"
             stream = open(number, mode, buffering=1, closefd=False)  # noqa: SIM115
             setattr(sys, target.option, stream)
         elif target.kind in ("path", "descriptor") and hasattr(stream, "reconfigure") and number:
             stream.reconfigure(line_buffering=True)  # a log is read while the daemon runs
+
+
+def _passes_by(walk: Walk, target: Target, stream: Any) -> bool:
+    return target.kind in ("path", "descriptor") and number_of(stream) in walk.kept - {target.fd}
