@@ -80,7 +80,7 @@ url = sys.argv[1]
 context = DaemonContext(detach_process=True, stdout="said", stderr="errors", working_directory=".")
 with context:
 {after}
-    print(*(f"closed {{item.what}} {{bool(item.owner)}}" for item in context.closed))
+    print(*(f"closed {{item.what}} {{bool(item.owner)}}" for item in context.closed_descriptors))
 """, url)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     box.settled()
@@ -172,6 +172,6 @@ def test_without_a_loopback_connections_are_closed(box: support.Sandbox) -> None
         client = socket.socket(socket.AF_UNIX)
         client.connect("socket")
         with DaemonContext(detach_process=True, stdout=sys.stdout) as daemon:
-            print(client.fileno(), len(daemon.closed), len(os.listdir("/proc/self/fd")))
+            print(client.fileno(), len(daemon.closed_descriptors), len(os.listdir("/proc/self/fd")))
         """, prefix=["unshare", "--net"])  # fmt: skip
     assert done.stdout == "-1 2 4\n"

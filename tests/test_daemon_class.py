@@ -1099,7 +1099,7 @@ def test_a_reload_in_the_middle_of_another_is_one_of_its_own(
                 print("took", name, flush=True)
                 if name == "bad":
                     raise ValueError("bad configuration")
-        D("d.pid", stdout="d.log", working_directory=".").main()
+        D("d.pid", stdout="d.log", stderr="e.log", working_directory=".").main()
     """)
     assert box.run(script, "start").returncode == 0
     reloads = {}
@@ -1157,7 +1157,7 @@ def test_a_stop_in_a_reload_that_fails_is_not_lost(box: support.Sandbox) -> None
                     raise RuntimeError("interrupted")
             def cleanup(self):
                 print("cleanup", flush=True)
-        D("d.pid", stdout="d.log").main()
+        D("d.pid", stdout="d.log", stderr="e.log").main()
     """)
     assert box.run(script, "start").returncode == 0
     pid = box.pid()

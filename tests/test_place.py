@@ -28,7 +28,8 @@ def test_the_process_that_runs_pytest_becomes_no_daemon(detach: bool | None) -> 
 
 def test_nor_does_it_run_one(tmp_path: Path) -> None:
     class D(daemon_context.Daemon):
-        pass
+        def run(self) -> None:
+            pass
 
     with pytest.raises(OptionError, match="runs pytest"):
         D(tmp_path / "d.pid").run_foreground()

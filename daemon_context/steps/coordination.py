@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import StepError, from_lockfile
+from ..errors import StepError, from_lockfile, warn
 from ..sequence.step import Step
 from ..system.processes import ancestors, same_program
 from ..system.text import shown
@@ -171,9 +171,7 @@ def warn_of_unlocked(path: str, pid: int) -> None:
     """
     command = same_program(pid)
     if command is not None:
-        from warnings import warn
-
-        warn(unlocked(path, pid, command), RuntimeWarning, stacklevel=2)
+        warn(unlocked(path, pid, command), RuntimeWarning)
 
 
 def unlocked(path: str, pid: int, command: str) -> str:

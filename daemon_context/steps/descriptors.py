@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import DaemonOSEnvironmentError
+from ..errors import DaemonOSEnvironmentError, warn
 from ..sequence.keeping import preserved, reset_wakeup, vacant
 from ..sequence.step import Step
 from ..system.descriptors import close_all, close_unseen, loop_kind, open_numbers
@@ -102,12 +102,10 @@ def _consider_past(others: set[int]) -> None:
     program goes on with it.
     """
     if any(map(loop_kind, others)) or child_pids() or hasattr(sys, "_MEIPASS"):
-        from warnings import warn
-
         from .past import complaints
 
         for text in complaints(others):
-            warn(text, RuntimeWarning, stacklevel=2)
+            warn(text, RuntimeWarning)
 
 
 def _account_for(walk: Walk, others: set[int]) -> None:
@@ -136,14 +134,11 @@ def lost_streams(options: Options, closed: set[int]) -> list[str]:
 
 
 def _warn_lost(option: str) -> None:
-    from warnings import warn
-
     name = getattr(getattr(sys, option), "name", "")
     warn(
         f"sys.{option} is the file {name!r}, opened for writing, which the daemon closes: what it "
         f"prints there is lost; open the file for appending ('a'), or give its path as {option}",
         RuntimeWarning,
-        stacklevel=2,
     )
 
 
