@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from ..sequence import Walk
+
 STARTING = 10.0  # seconds to wait for a start that is under way
 SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
 
@@ -111,6 +113,11 @@ class Handle:
             return pidfd
         os.close(pidfd)
         return None
+
+
+def handle_of(walk: Walk) -> Handle | None:
+    """In the launcher, whose walk is over: the handle of the daemon that it has started."""
+    return Handle(walk.daemon, walk.words, walk.identity) if walk.over else None
 
 
 def send(pid: int, pidfd: int, number: int) -> None:

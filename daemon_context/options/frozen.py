@@ -1,15 +1,25 @@
-"""The options of one start, frozen: what the steps read. Made by `freezing`."""
+"""The options of one start, frozen: what the steps read, and who started us.
+
+Most are at their defaults, which need no check; the others go through `freezing`.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+
+from ..errors import OptionError
+from ..manager import Supervisor
+from ..system.own import is_main_thread
+from ..system.processes import signal
+from . import DEFAULTS, default_signal_map, is_default
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from ..manager import Supervisor
     from ..pidfile import PidFile
+    from . import Given
 
 
 class Options:
@@ -84,3 +94,122 @@ class Target:
         if self.kind == "descriptor":
             return f"{self.option} to descriptor {self.fd}"
         return f"{self.option} to {self.path if self.kind != 'object' else self.file!r}"
+
+
+STREAMS = ("stdin", "stdout", "stderr")
+
+
+def freeze(
+    given: Given, *, forks: bool = True, goes_on: bool = False, always: bool = False
+) -> Options:
+    """Check and resolve every option.
+
+    :param forks: whether the sequence has the step `detach`
+    :param goes_on: whether the launching process does
+    :param always: for `spawn`, which always detaches
+
+    :raises OptionError: names the option, the value and what is expected
+    """
+    if not goes_on:
+        _require_place()
+    supervisor = _detachment(given._detach_process, forks=forks, always=always)
+    if goes_on and not supervisor.detach:
+        _require_place()
+    keep = given._detach_process is None and not supervisor.detach
+    return Options(
+        **{
+            **DEFAULTS,
+            "files_preserve": frozenset(),
+            "signal_map": _default_signals(given),
+            **{option: Target(option, "keep" if keep else "null") for option in STREAMS},
+            **_given(given),
+            **_owner(given),
+        },
+        detach_process=supervisor.detach and forks,
+        goes_on=goes_on,
+        supervisor=supervisor,
+    )
+
+
+def _given(given: Given) -> dict[str, Any]:
+    """What is not at its default, checked."""
+    asked = {name: getattr(given, name) for name in DEFAULTS}
+    if all(map(is_default, asked, asked.values())):
+        return {}
+    from .freezing import checked  # loaded when the option was assigned
+
+    return {
+        name: checked(given, name, value)
+        for name, value in asked.items()
+        if not is_default(name, value)
+    }
+
+
+def _default_signals(given: Given) -> dict[int, Any]:
+    """PEP 3143: None ignores, a string names a method of the context."""
+    return {
+        number: signal.SIG_IGN if name is None else getattr(given, name)
+        for number, name in default_signal_map().items()
+    }
+
+
+def _detachment(given: object, *, forks: bool, always: bool) -> Supervisor:
+    if given is None and not always:
+        from ..manager.supervisor import detect
+
+        return detect()
+    detach = given is None or given is True
+    if not detach and given is not False:
+        from .freezing import flag
+
+        detach = flag("detach_process", given)
+    if always:
+        if not forks:
+            raise OptionError(
+                "spawn() always detaches, and the sequence has no 'detach': leave that step in"
+            )
+        return Supervisor("not asked", True, "spawn always detaches")
+    return Supervisor("not asked", detach, f"detach_process={detach} was given")
+
+
+def _require_place() -> None:
+    """Forking inside an event loop or a thread leaves a daemon that can't work."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        raise OptionError(
+            "open() was called inside a running asyncio loop, whose descriptors the daemon would "
+            "not have; open the context first, and call asyncio.run() in it"
+        )
+    if not is_main_thread():
+        raise OptionError(
+            "open() was called outside the main thread, where no signal handlers can be set and "
+            "no exit handlers run; call it in the main thread"
+        )
+
+
+def _owner(given: Given) -> dict[str, Any]:
+    """Whom to become. Most daemons stay who they are, and need no look into the databases."""
+    if not is_default("initgroups", given.initgroups) or _is_elevated() or _is_asked(given):
+        from .owner import resolve_owner
+
+        return resolve_owner(given)
+    return {
+        "uid": os.getuid(),
+        "gid": os.getgid(),
+        "initgroups": False,
+        "user": None,
+        "home": None,
+        "groups": None,
+        "owner_changes": False,
+    }
+
+
+def _is_asked(given: Given) -> bool:
+    return given._uid is not None or given._gid is not None
+
+
+def _is_elevated() -> bool:
+    """Whether real, effective and saved ids differ, as in a setuid program."""
+    if not hasattr(os, "getresuid"):
+        return (os.getuid(), os.getgid()) != (os.geteuid(), os.getegid())
+    return len({*os.getresuid()}) > 1 or len({*os.getresgid()}) > 1

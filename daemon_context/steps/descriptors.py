@@ -9,7 +9,6 @@ from ..errors import DaemonOSEnvironmentError
 from ..sequence.keeping import preserved, reset_wakeup, vacant
 from ..sequence.step import Step
 from ..system.descriptors import close_all, close_unseen, open_numbers
-from ..system.owners import Owners
 from ..system.processes import has_threads
 
 TYPE_CHECKING = False
@@ -96,6 +95,8 @@ def _stock_before(walk: Walk, name: str) -> bool:
 
 
 def _account_for(walk: Walk, others: set[int]) -> None:
+    from ..system.owners import Owners  # loaded where anything was open already
+
     walk.owners = Owners(others)
     if "faulthandler" in sys.modules:
         # Where a dump goes can't be asked: to one of these, if not to stderr. Under another file

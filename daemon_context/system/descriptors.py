@@ -89,10 +89,10 @@ def open_numbers() -> set[int]:
     """The numbers of all open descriptors."""
     size = table_size()
     if size is None:
-        return _polled(MANY)
+        return polled(MANY)
     count = os.stat("/proc/self/fd").st_size  # Linux 6.2; 0 before
     if count and FEW < size <= MANY:
-        found = _polled(size, count)
+        found = polled(size, count)
         if len(found) == count:  # `poll` takes an O_PATH descriptor for closed
             return found
     return _listed()
@@ -120,7 +120,7 @@ def is_open(fd: int) -> bool:
     return True
 
 
-def _polled(size: int, most: int = MANY) -> set[int]:
+def polled(size: int, most: int = MANY) -> set[int]:
     """Ask for many numbers in one system call: half the cost of a listing of ten thousand.
 
     :param most: how many there can be
