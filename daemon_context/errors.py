@@ -94,17 +94,6 @@ def text_of(error: BaseException) -> str:
         return "(its text can't be made)"
 
 
-def by_name(name: str) -> type[DaemonError] | None:
-    """The class of that name, if a report may name it: never anything but our own."""
-    kind = globals().get(name)
-    if kind is None and name in LOCK_ERRORS:
-        from .pidfile import refusals
-
-        refusals.join_lockfile()
-        kind = getattr(refusals, name)
-    return kind if isinstance(kind, type) and issubclass(kind, DaemonError) else None
-
-
 LOCK_ERRORS = ("AlreadyRunning", "LockTimeout", "NotLocked", "NotMyLock", "PidFileError")
 
 

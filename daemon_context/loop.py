@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from .system.own import read, write
+from .system import read, write
 from .system.processes import poll_beside as poll
 from .system.processes import restore_wakeup, signal, signal_name
 

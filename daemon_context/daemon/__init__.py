@@ -21,8 +21,8 @@ from ..options import default_signal_map
 from ..options.freezing import lasting
 from ..pidfile import PidFile
 from ..sequence.step import Steps, as_steps
+from ..system import is_main_thread
 from ..system.descriptors import is_open
-from ..system.own import is_main_thread
 from ..system.processes import signal
 from .serving import Serving
 

@@ -10,7 +10,7 @@ from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
 from ..errors import DaemonError
 from ..loop import Terminated
 from ..report.facts import fitting
-from ..system.own import is_main_thread
+from ..system import is_main_thread
 from ..system.processes import signal
 
 TYPE_CHECKING = False

@@ -15,6 +15,7 @@ from ..system.processes import (
     signal,
     signal_name,
 )
+from ..system.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..sequence import Walk
 
 STARTING = 10.0  # seconds to wait for a start that is under way
+WORDS_LARGEST = 1000  # characters of what a daemon says when it is ready
 SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
 
 #: In the daemon of `spawn`, for the target: its context, which has `ready` and the loop.
@@ -117,7 +119,9 @@ class Handle:
 
 def handle_of(walk: Walk) -> Handle | None:
     """In the launcher, whose walk is over: the handle of the daemon that it has started."""
-    return Handle(walk.daemon, walk.words, walk.identity) if walk.over else None
+    if not walk.over:
+        return None
+    return Handle(walk.daemon, shown(walk.words, WORDS_LARGEST), walk.identity)
 
 
 def send(pid: int, pidfd: int, number: int) -> None:

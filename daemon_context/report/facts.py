@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 
 from ..errors import DaemonError, text_of
-from ..system.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ SHORT_LARGEST = 1 << 11
 MOST = 900_000  # bytes of JSON: a report with it stays below `frames.LARGEST`
 MOST_NOTES = 8
 FIRST_FRAMES, LAST_FRAMES = 8, 32
+NOTICE = 32  # characters of room for half of the words about what is left out
 DEEPEST = 8  # causes, contexts and members of groups
 
 
@@ -55,12 +55,11 @@ def facts_of(error: BaseException, deepest: int = DEEPEST) -> dict[str, Any]:
     kind = type(error)
     where = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     told: dict[str, Any] = {
-        "class": shown(f"{where}{kind.__qualname__}", SHORT_LARGEST),
-        "text": shown(text_of(error), TEXT_LARGEST, lines=True),
+        "class": short(f"{where}{kind.__qualname__}", SHORT_LARGEST),
+        "text": short(text_of(error), TEXT_LARGEST),
         "ours": next((k.__name__ for k in kind.__mro__ if _is_ours(k)), ""),
         "notes": [
-            shown(str(note), SHORT_LARGEST, lines=True)
-            for note in getattr(error, "__notes__", ())[:MOST_NOTES]
+            short(str(note), SHORT_LARGEST) for note in getattr(error, "__notes__", ())[:MOST_NOTES]
         ],
         "frames": _frames(error.__traceback__) if deepest else [],
     }
@@ -74,6 +73,14 @@ def facts_of(error: BaseException, deepest: int = DEEPEST) -> dict[str, Any]:
     if deepest:
         _tell_others(error, told, deepest - 1)
     return told
+
+
+def short(text: str, largest: int) -> str:
+    """The text, or of a longer one both ends. It is escaped by who shows it."""
+    if len(text) <= largest:
+        return text
+    half = largest // 2 - NOTICE
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
 def plain(error: BaseException) -> str:
@@ -102,7 +109,7 @@ def _tell_others(error: BaseException, told: dict[str, Any], deepest: int) -> No
 
 def _code(code: object) -> Any:
     """As it is, or as a list with what stands for it."""
-    return code if isinstance(code, (int, type(None))) else [shown(repr(code), TEXT_LARGEST)]
+    return code if isinstance(code, (int, type(None))) else [short(repr(code), TEXT_LARGEST)]
 
 
 def _is_ours(kind: type) -> bool:

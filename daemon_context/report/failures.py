@@ -11,12 +11,12 @@ import linecache
 import sys
 from traceback import FrameSummary, StackSummary
 
+from .. import errors
 from ..errors import (
     LOCK_ERRORS,
     DaemonError,
     DaemonOSEnvironmentError,
     StartError,
-    by_name,
     text_of,
 )
 from ..sequence import in_words
@@ -116,12 +116,23 @@ def _notes(facts: dict[str, Any]) -> list[str]:
 def _rebuilt(facts: dict[str, Any]) -> BaseException:
     """The class comes from an allow-list: a report must not choose what is run here."""
     text = _text(facts)
-    ours = by_name(str(facts["ours"])) if facts["ours"] else None
+    ours = _by_name(str(facts["ours"])) if facts["ours"] else None
     if ours is not None:
         return ours(text, **{key: v for key, v in facts["facts"].items() if _is_fact(key, v)})
     if "exit" in facts and facts["plain"]:
         return SystemExit(_exit_code(facts["exit"]))
     return _stand_in(facts, text)
+
+
+def _by_name(name: str) -> type[DaemonError] | None:
+    """The class of that name, if a report may name it: never anything but our own."""
+    kind = getattr(errors, name, None)
+    if kind is None and name in LOCK_ERRORS:
+        from ..pidfile import refusals
+
+        refusals.join_lockfile()
+        kind = getattr(refusals, name)
+    return kind if isinstance(kind, type) and issubclass(kind, DaemonError) else None
 
 
 class _Shown(str):

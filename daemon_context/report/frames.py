@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from ..system import own
+from .. import system
 from ..system.processes import signal
 
 HELLO, READY, ERROR = b"H", b"R", b"E"
 HEADER = 5
 LARGEST = 1 << 20
-WORDS_LARGEST = 1000  # of READY: bytes as they are sent, characters as they are shown
+WORDS_LARGEST = 1000  # bytes of READY
 
 
 class Frames:
@@ -22,7 +22,7 @@ class Frames:
     def read(self, fd: int) -> bool:
         """Read what is there; False at the end."""
         try:
-            chunk = own.read(fd, 1 << 16)
+            chunk = system.read(fd, 1 << 16)
         except BlockingIOError:
             return False
         if not self.hostile:
@@ -85,7 +85,7 @@ def write(fd: int, data: bytes) -> int:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     before = signal.sigpending()
     try:
-        return own.write(fd, data)
+        return system.write(fd, data)
     finally:
         # Also after a write that came short: the reader has left in the middle of it.
         if signal.SIGPIPE in signal.sigpending() - before and hasattr(signal, "sigtimedwait"):

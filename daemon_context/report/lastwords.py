@@ -12,8 +12,8 @@ import stat
 import sys
 import time
 
+from ..system import new_poll
 from ..system.descriptors import is_still
-from ..system.own import new_poll
 from ..system.text import shown
 from .facts import plain
 from .frames import write

@@ -12,8 +12,8 @@ import os
 import stat
 
 from ..errors import DaemonError
+from . import waitid
 from .descriptors import close_quietly
-from .own import waitid
 from .processes import (
     KILL_TIMEOUT,
     open_pidfd,

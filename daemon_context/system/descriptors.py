@@ -11,7 +11,7 @@ import os
 import select
 import stat
 
-from .own import new_poll
+from . import new_poll
 from .processes import own_status
 
 TYPE_CHECKING = False

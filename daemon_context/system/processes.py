@@ -7,7 +7,7 @@ import select
 import sys
 from io import FileIO
 
-from .own import is_own, new_poll, waitpid
+from . import is_own, new_poll, waitpid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
