@@ -228,8 +228,10 @@ class DaemonContext(Given):
         """The sequence; an iterator gives its steps once only, so keep them."""
         from .sequence.step import as_steps
 
-        steps = as_steps(self.steps)
-        self.steps = steps
+        given = self.steps
+        steps = as_steps(given)
+        if steps is not given:
+            self.steps = steps
         return steps
 
     def _frozen(self, steps: Steps, **how: bool) -> Options:

@@ -14,8 +14,8 @@ from _thread import allocate_lock
 from time import time
 
 from ..sequence.step import Step
+from ..system import SignalsHeld
 from ..system.descriptors import is_still, lifted
-from ..system.processes import SignalsHeld
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from ..options import default_signal_map
 from ..options.freezing import lasting
 from ..pidfile import PidFile
 from ..sequence.step import Steps, as_steps
-from ..system import is_main_thread
+from ..system import is_main_thread, signal
 from ..system.descriptors import is_open
-from ..system.processes import signal
 from .serving import Serving
 
 TYPE_CHECKING = False

@@ -9,9 +9,8 @@ from ..control.statusfile import StatusFile
 from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
 from ..errors import DaemonError
 from ..loop import Terminated
-from ..report.facts import fitting
-from ..system import is_main_thread
-from ..system.processes import signal
+from ..report.frames import fitting
+from ..system import is_main_thread, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import os
 from time import monotonic
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, refuse
-from ..system.child import identity_of, is_process
-from ..system.processes import (
+from ..system import (
     SIGNALS,
     open_pidfd,
     poll_beside,
@@ -15,6 +14,7 @@ from ..system.processes import (
     signal,
     signal_name,
 )
+from ..system.child import identity_of, is_process
 from ..system.text import shown
 
 TYPE_CHECKING = False

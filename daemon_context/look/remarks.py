@@ -7,8 +7,8 @@ import re
 import stat
 import sys
 
+from ..system import signal
 from ..system.descriptors import KINDS
-from ..system.processes import signal
 from ..system.threads import live_threads
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 
-from ..system.processes import of_proc
+from ..system import of_proc
 from . import Supervisor
 
 TYPE_CHECKING = False

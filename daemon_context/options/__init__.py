@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .frozen import Options as Options
     from .frozen import Target as Target
 else:
-    import _signal as signal  # see `daemon_context.system.processes`
+    import _signal as signal  # see `daemon_context.system`
 
 
 def default_signal_map() -> dict[int, str | None]:

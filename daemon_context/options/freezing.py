@@ -12,7 +12,7 @@ import os
 from io import IOBase
 
 from ..errors import refuse
-from ..system.processes import SIGNALS, signal, signal_name
+from ..system import SIGNALS, signal, signal_name
 from . import Given, default_signal_map
 from .frozen import Target
 from .frozen import freeze as freeze

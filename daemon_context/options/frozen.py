@@ -10,8 +10,7 @@ import sys
 
 from ..errors import OptionError
 from ..manager import Supervisor
-from ..system import is_main_thread
-from ..system.processes import signal
+from ..system import is_main_thread, signal
 from . import DEFAULTS, default_signal_map, is_default
 
 TYPE_CHECKING = False

@@ -11,9 +11,8 @@ import os
 import pwd
 
 from ..errors import DaemonOSEnvironmentError, OptionError, refuse
-from ..system import capabilities
+from ..system import capabilities, own_status
 from ..system.capabilities import CAP_SETGID, CAP_SETUID, has_capability
-from ..system.processes import own_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from time import monotonic
 
 from ..errors import DaemonError
 from ..options.freezing import absolute_path
+from ..system import SignalsHeld
 from ..system.descriptors import close_quietly, is_still, lifted
-from ..system.processes import SignalsHeld
 from .fitness import failed, require_fit, require_fit_place, require_sense
 from .locks import (
     OPEN_FLAGS,

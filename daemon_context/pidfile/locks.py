@@ -22,7 +22,7 @@ import os
 import stat
 from time import sleep
 
-from ..system.processes import open_pidfd, poll
+from ..system import open_pidfd, poll
 
 EXCLUSION, OWNER, SESSION = 0, 1, 2  # bytes of the file; a lock may lie behind its end
 FLOCK_SIZE = 32  # struct flock on 64-bit Linux; its fields: see `_flock` and `_conflict`

@@ -24,12 +24,10 @@ import sys
 
 from ..errors import StartError
 from ..sequence.keeping import preserved
-from ..system import read, write
+from ..system import SIGNALS, poll, read, signal, write
 from ..system.child import Child, identity_of
 from ..system.descriptors import is_still, open_numbers, open_pipe
-from ..system.processes import SIGNALS, poll, signal
-from .facts import as_json, encoded, exit_status
-from .frames import ERROR, HELLO, READY, WORDS_LARGEST, Frames, send
+from .frames import ERROR, HELLO, READY, WORDS_LARGEST, Frames, as_json, encoded, exit_status, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
 
 TYPE_CHECKING = False

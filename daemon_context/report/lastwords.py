@@ -15,8 +15,7 @@ import time
 from ..system import new_poll
 from ..system.descriptors import is_still
 from ..system.text import shown
-from .facts import plain
-from .frames import write
+from .frames import plain, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

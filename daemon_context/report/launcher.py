@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import DaemonError, StartError
+from ..system import SIGNALS, poll, signal
 from ..system.child import Child
-from ..system.processes import SIGNALS, poll, signal
 from .frames import ERROR, HELLO, READY, Frames, send
 
 TYPE_CHECKING = False

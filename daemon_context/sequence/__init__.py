@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
-from ..system.processes import SignalsHeld
+from ..system import SignalsHeld
 from .step import Step
 from .walk import Walk, words
 

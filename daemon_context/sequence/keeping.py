@@ -6,8 +6,8 @@ import os
 import stat
 import sys
 
+from ..system import restore_wakeup, signal
 from ..system.descriptors import KINDS, UNKNOWN, table_size
-from ..system.processes import restore_wakeup, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import os
 import sys
 
 from ..errors import StartError, text_of
+from ..system import SignalsHeld
 from ..system.descriptors import close_quietly, lifted
-from ..system.processes import SignalsHeld
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import sys
 from ..errors import DaemonOSEnvironmentError
 from ..sequence.keeping import preserved, reset_wakeup, vacant
 from ..sequence.step import Step
+from ..system import has_threads
 from ..system.descriptors import close_all, close_unseen, open_numbers
-from ..system.processes import has_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

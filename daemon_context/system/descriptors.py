@@ -11,8 +11,7 @@ import os
 import select
 import stat
 
-from . import new_poll
-from .processes import own_status
+from . import new_poll, own_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def open_numbers() -> set[int]:
     if size is None:
         return polled(MANY)
     count = os.stat("/proc/self/fd").st_size  # Linux 6.2; 0 before
-    if count and FEW < size <= MANY:
+    if count and size <= MANY:
         found = polled(size, count)
         if len(found) == count:  # `poll` takes an O_PATH descriptor for closed
             return found
@@ -121,7 +120,7 @@ def is_open(fd: int) -> bool:
 
 
 def polled(size: int, most: int = MANY) -> set[int]:
-    """Ask for many numbers in one system call: half the cost of a listing of ten thousand.
+    """Ask for many numbers in one system call: half the cost of a listing.
 
     :param most: how many there can be
     """

@@ -7,7 +7,7 @@ import fcntl
 import os
 import platform
 
-from .facts import target_of, text_at
+from .frames import target_of, text_at
 
 MACHINE = platform.machine()
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(MACHINE, 0)
