@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.plots:
         plots.to_plots(run, options.plots)
     if options.docs:
-        page.to_docs(run, ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks")
+        page.to_docs(run, ROOT / "docs/project/benchmarks.md", ROOT / "docs/project/benchmarks")
     if left:
         print(f"left behind: {sorted(left)}", file=sys.stderr)
     return 1 if left else 0
@@ -98,7 +98,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--silent", action="store_true", help="no tables on the terminal")
     add("--json", type=Path, metavar="FILE", help="write everything, with all samples")
     add("--plots", type=Path, metavar="DIRECTORY", help="write SVG files")
-    add("--docs", action="store_true", help="write docs/benchmarks.md and its plots")
+    add("--docs", action="store_true", help="write docs/project/benchmarks.md and its plots")
     add("--install", action="store_true", help="install Debian's peers and tools first, as root")
     add("--environment", type=Path, metavar="DIRECTORY", default=ROOT / ".venv-bench",
         help="where the peers are installed; default: .venv-bench")  # fmt: skip

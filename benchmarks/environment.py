@@ -140,7 +140,8 @@ class Environment:
 
     def _compile_modules(self) -> None:
         # As the peers' are since their installation: else the first start would pay for ours.
-        command = [self.python, "-I", "-m", "compileall", "-q", ROOT / "daemon_context", PROGRAMS]
+        sources = (str(ROOT / "daemon_context"), str(PROGRAMS))
+        command = [str(self.python), "-I", "-m", "compileall", "-q", *sources]
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
             self.remarks.append("our modules can't be kept compiled here: each start compiles them")
 

@@ -12,6 +12,7 @@ from .options import default_signal_map
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .daemon import Daemon as Daemon
+    from .errors import AlreadyRunning as AlreadyRunning
     from .errors import DaemonError as DaemonError
     from .errors import DaemonOSEnvironmentError as DaemonOSEnvironmentError
     from .errors import DaemonProcessDetachError as DaemonProcessDetachError
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from .errors import SequenceError as SequenceError
     from .errors import StartError as StartError
     from .errors import StepError as StepError
+    from .manager.sockets import listen_fds as listen_fds
     from .pidfile import PidFile as PidFile
-    from .pidfile.lockerrors import AlreadyRunning as AlreadyRunning
     from .sequence.step import Step as Step
     from .sequence.step import Steps as Steps
     from .steps import DEFAULT_STEPS as DEFAULT_STEPS
     from .steps.keyring import NewSessionKeyring as NewSessionKeyring
+    from .steps.reaping import ReapChildren as ReapChildren
 
 __version__ = "0.1.0"
 
@@ -39,18 +41,20 @@ __all__ = [
     "NewSessionKeyring",
     "OptionError",
     "PidFile",
+    "ReapChildren",
     "SequenceError",
     "StartError",
     "Step",
     "StepError",
     "Steps",
     "default_signal_map",
+    "listen_fds",
 ]
 
 # Imported when they are named; `lockfile`, behind AlreadyRunning, is heavy.
 _LATE = {
     "DEFAULT_STEPS": "steps",
-    "AlreadyRunning": "pidfile.lockerrors",
+    "AlreadyRunning": "errors",
     "Daemon": "daemon",
     "DaemonError": "errors",
     "DaemonOSEnvironmentError": "errors",
@@ -58,11 +62,13 @@ _LATE = {
     "NewSessionKeyring": "steps.keyring",
     "OptionError": "errors",
     "PidFile": "pidfile",
+    "ReapChildren": "steps.reaping",
     "SequenceError": "errors",
     "StartError": "errors",
     "Step": "sequence.step",
     "StepError": "errors",
     "Steps": "sequence.step",
+    "listen_fds": "manager.sockets",
 }
 
 

@@ -1,4 +1,4 @@
-"""``python -m daemon_context``: look at the sequence from the shell."""
+"""``python -m daemon_context``: look at the sequence from the shell; write a unit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ LONGEST_PAUSE = 3600.0
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status."""
-    options = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    end = given.index("--") if "--" in given else len(given)
+    options = _parser().parse_args(given[:end])
+    options.arguments = given[end + 1 :]  # of a script, which argparse would take for its own
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path of another encoding
     try:
@@ -51,6 +54,23 @@ def _parser() -> argparse.ArgumentParser:
         help="stop after each step, so that one can look with ps -axj beside it",
     )
     trace.set_defaults(run=_trace)
+    export = verbs.add_parser(
+        "export",
+        help="write what a manager needs to run a script",
+        usage="%(prog)s [-h] [--user] [--watchdog SECONDS] systemd FILE [-- ARGUMENT ...]",
+    )
+    export.add_argument("format", choices=["systemd"], help="a unit")
+    export.add_argument(
+        "file", metavar="FILE", help="a script that starts a daemon; its arguments go behind --"
+    )
+    export.add_argument("--user", action="store_true", help="for systemctl --user")
+    export.add_argument(
+        "--watchdog",
+        type=_seconds,
+        metavar="SECONDS",
+        help="have a daemon restarted that gave no sign of life for so long",
+    )
+    export.set_defaults(run=_export)
     return parser
 
 
@@ -99,6 +119,12 @@ def _trace(options: argparse.Namespace) -> int:
             print(file.read())
         handle.wait()
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .export import export
+
+    export(options.file, options.arguments, user=options.user, watchdog=options.watchdog)
 
 
 def _send_trace(context: DaemonContext, writer: int, *, as_json: bool) -> None:

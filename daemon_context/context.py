@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .look.explain import Explanation
     from .look.trace import Trace
     from .loop import Stop
-    from .manager import Supervisor
+    from .manager import Manager, Supervisor
     from .options.frozen import Options
     from .sequence import Walk
     from .sequence.keeping import Closed
@@ -69,6 +69,9 @@ class DaemonContext(Given):
     #: Called in the launcher, about once a second, while it waits: what for, and for how many
     #: seconds by now. None: nobody is.
     on_wait: Callable[[str, float], None] | None = None
+    #: Whether the daemon is the program itself, though the launching process goes on, and no helper
+    #: beside it: then managers hear of it.
+    serves = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not is_default(name, value):
@@ -200,7 +203,7 @@ class DaemonContext(Given):
 
         self._stopping().begin()
         steps = self._sequence()
-        options = self._frozen(steps, goes_on=goes_on, always=always)
+        options = self._frozen(steps, goes_on=goes_on, always=always, serves=self.serves)
         walk = Walk(options, steps, self, self._stopping())
         walk.on_open, walk.on_wait = self._opened, self.on_wait
         walk.trace = self._trace = self._new_trace() if options.record_trace else None
@@ -301,6 +304,14 @@ class DaemonContext(Given):
         if signal_number is not None and self._is_copy() and not stop.is_watched:
             DaemonContext.terminate(self, signal_number, frame)  # an own one may call this
         stop.request()
+        self.manager.stopping()
+
+    @property
+    def manager(self) -> Manager:
+        """Who wants to hear how it goes; nobody, where nobody does."""
+        from .manager import Manager
+
+        return Manager() if self._walk is None else self._walk.manager
 
     def _is_copy(self) -> bool:
         """Whether this is a child that the daemon has forked."""
@@ -336,7 +347,8 @@ class DaemonContext(Given):
 
         For the body under ``readiness="explicit"``. A second time it only warns.
 
-        :param status: a few words about the state, for the handle that `spawn` returns
+        :param status: a few words about the state, for who started us (``systemctl status``) and
+            for the handle that `spawn` returns
         """
         from .errors import DaemonError
 
@@ -353,6 +365,21 @@ class DaemonContext(Given):
         warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
 
     # --- looking at it
+
+    def tell(self, text: str) -> None:
+        """Say in a few words how it is going, to a manager that listens (``systemctl status``).
+
+        Where nobody does, and in children of the daemon, nothing happens.
+        """
+        self.manager.tell(text)
+
+    def beat(self) -> None:
+        """A sign of life for systemd's watchdog, from any thread of the daemon.
+
+        The loop (`sleep`, `every`, `stop_requested`) gives it by itself, in the main thread. This
+        is for long rounds and for loops of your own; once it was called, only this counts.
+        """
+        self.manager.beat()
 
     @property
     def closed(self) -> tuple[Closed, ...]:

@@ -1,14 +1,19 @@
 """What can go wrong, as classes that carry the facts and survive pickling.
 
-The classes that are also ``lockfile``'s live in `daemon_context.pidfile.lockerrors`: importing
-``lockfile`` costs more than this whole package, so it is done only when one of them is named.
+Some are also ``lockfile``'s, for callers who catch those. Importing that costs more than this whole
+package, so it is done only when a program names one of them; where it is imported already, as by
+every program that catches its classes, an error that is raised is one of these, too.
 """
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .embedding import Handle
 
 FACTS = ("step", "path", "pid", "errno", "exit_status", "signal_number")
 
@@ -86,6 +91,106 @@ class DaemonProcessDetachError(StepError, OSError):
     """The process could not be detached (as in python-daemon)."""
 
 
+class AlreadyRunning(StepError):
+    """Another process holds the pid file's lock; `pid` is its pid where that can be told."""
+
+    @property
+    def handle(self) -> Handle:
+        """A handle of the running daemon, proven by its record; waits for one that is starting.
+
+        :raises DaemonError: there is none (any more), or it can't be proven who it is
+        """
+        if self.path is None:
+            raise DaemonError("nobody knows which pid file's daemon runs already")
+
+        from .embedding import running
+
+        return running(str(self.path))
+
+
+class LockTimeout(StepError):
+    """The lock was still held when the time was over; `pid` as in `AlreadyRunning`."""
+
+
+class PidFileError(DaemonOSEnvironmentError):
+    """The pid file can't be used: `path` and, where the system gave one, `errno` say why."""
+
+
+class NotLocked(DaemonError):
+    """Released without being held."""
+
+
+class NotMyLock(DaemonError):
+    """Released by a process that does not hold it."""
+
+
+# Ours, and the one of ``lockfile`` that it is as well. Not among the names of this module, so that
+# a program that names one comes to `__getattr__`.
+_LOCK_ERRORS = {
+    kind.__name__: (kind, theirs)
+    for kind, theirs in (
+        (AlreadyRunning, "AlreadyLocked"),
+        (LockTimeout, "LockTimeout"),
+        (PidFileError, "LockFailed"),
+        (NotLocked, "NotLocked"),
+        (NotMyLock, "NotMyLock"),
+    )
+}
+for _name in _LOCK_ERRORS:
+    del globals()[_name]
+
+
+def __getattr__(name: str) -> type[DaemonError]:
+    if name not in _LOCK_ERRORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import lockfile  # noqa: F401
+
+    return lock_class(name)
+
+
+def join_lockfile() -> None:
+    """Where ``lockfile`` is imported, let the classes be its own as well."""
+    lockfile = sys.modules.get("lockfile")
+    if lockfile is None:
+        return
+    for kind, theirs in _LOCK_ERRORS.values():
+        base = getattr(lockfile, theirs, None)
+        if base is not None and base not in kind.__bases__:
+            kind.__bases__ = (*kind.__bases__, base)
+
+
+def lock_class(name: str) -> type[DaemonError]:
+    """The class of that name, without importing ``lockfile`` for it."""
+    join_lockfile()
+    return _LOCK_ERRORS[name][0]
+
+
+def lock_error(kind: str, text: str, **facts: Any) -> DaemonError:
+    """An error of that class about a pid file."""
+    return lock_class(kind)(text, **facts)
+
+
+def is_lock_error(error: DaemonError) -> bool:
+    """Whether it is about a pid file."""
+    return type(error).__name__ in _LOCK_ERRORS
+
+
+def from_lockfile(error: Exception, pidfile: object) -> DaemonError | None:
+    """The error of ours for one that another library's pid file raised; None if it is no such."""
+    lockfile = sys.modules.get("lockfile")
+    for theirs, ours in (
+        ("AlreadyLocked", "AlreadyRunning"),
+        ("LockTimeout", "LockTimeout"),
+        ("LockError", "PidFileError"),
+    ):
+        if lockfile is not None and isinstance(error, getattr(lockfile, theirs)):
+            path = getattr(pidfile, "path", None)
+            said = str(error) or type(error).__name__
+            text = f"cannot enter the pid file {pidfile!r}: {said}"
+            return lock_error(ours, text, path=path if isinstance(path, str) else None)
+    return None
+
+
 def text_of(error: BaseException) -> str:
     """The error's text, also where its ``__str__`` fails, which must not hide the error."""
     try:
@@ -94,7 +199,12 @@ def text_of(error: BaseException) -> str:
         return "(its text can't be made)"
 
 
-LOCK_ERRORS = ("AlreadyRunning", "LockTimeout", "NotLocked", "NotMyLock", "PidFileError")
+def by_name(name: str) -> type[DaemonError] | None:
+    """The class of that name, if a report may name it: never anything but our own."""
+    if name in _LOCK_ERRORS:
+        return lock_class(name)
+    kind = globals().get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, DaemonError) else None
 
 
 def refuse(option: str, value: object, expected: str) -> OptionError:

@@ -40,6 +40,8 @@ class Stop:
 
     def __init__(self, between: Callable[[], None] | None = None) -> None:
         self._between = between
+        #: A sign of life to who started us, where one is due; gives the seconds until the next.
+        self.pulse: Callable[[], float | None] = _no_pulse
         self.requested = False
         self._over = False
         self._watched_in = 0  # the process that looks whether there is a request
@@ -49,6 +51,7 @@ class Stop:
     def look(self) -> bool:
         """Whether a stop is requested, for who is going to look again."""
         self._watched_in = os.getpid()
+        self.pulse()
         return self.requested
 
     @property
@@ -123,7 +126,8 @@ class Stop:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return True
-                woken = poll(watched, left)
+                due = self.pulse()
+                woken = poll(watched, due if left is None or (due and due < left) else left)
                 if wake_r in woken:
                     data = _emptied(wake_r)
                     if previous == wake_w:  # this is a handler, in a sleep that needs them too
@@ -169,6 +173,10 @@ class Stop:
             if self.requested:
                 self.request()
         return fds
+
+
+def _no_pulse() -> None:
+    return None
 
 
 def _set_wakeup(fd: int) -> int | None:

@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
-"""Bring the generated parts of README.md and docs/*.md up to date; with --check only tell.
+"""Bring the generated parts of README.md and the pages in docs/ up to date; with --check only tell.
 
     python docs/regenerate.py [--check]
 
 Two kinds of parts are generated, so that they can't say what the code does not do:
 
 * between ``<!-- generated: NAME -->`` and ``<!-- end -->``: a table made from the code;
-* a ``text`` block behind ``<!-- output -->`` and a ``python`` block: what that program prints.
+* a ``text`` block behind ``<!-- output -->`` and a ``python`` block: what that program prints;
+* a ``console`` block: its commands, behind ``$``, are run, and what they print follows each.
+  One behind ``<!-- needs: NAME -->`` is left alone without that package, or without ``root``.
 
 A python block behind ``<!-- fragment -->`` is no complete program: it is compiled, but not run.
 One behind ``<!-- file: NAME -->`` neither: it is a file for the programs behind it on its page.
 One behind ``<!-- arguments: start -->`` is run with these arguments. One behind
 ``<!-- status: 3 -->`` ends with that status, the others with 0.
+
+The console blocks of a page are one session, in a directory with the page's files.
+``/srv/app`` in programs and commands is the directory in which they are run.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ import sys
 import tempfile
 import termios
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +42,7 @@ from daemon_context import DEFAULT_STEPS, Step  # noqa: E402
 from tests import support  # noqa: E402
 
 PLACE = "/srv/app"  # stands for the directory in which a program was run
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAM = re.compile(
     r"(?P<fragment><!-- fragment -->\n)?(?:<!-- file: (?P<file>\S+) -->\n)?"
     r"(?:<!-- arguments: (?P<arguments>[^\n]+?) -->\n)?"
@@ -44,6 +51,15 @@ PROGRAM = re.compile(
     r"(?:\n<!-- output -->\n```text\n(?P<output>.*?)^```\n)?",
     re.M | re.S,
 )
+SESSION = re.compile(
+    r"(?P<needs><!-- needs: \w+ -->\n)?^```console\n(?P<text>.*?)^```\n", re.M | re.S
+)
+COMMAND = re.compile(r"^\$ (?P<command>.*)\n(?P<output>(?:(?!\$ ).*\n)*)", re.M)
+# Where in the library a program's method was called from is nobody's business on a page.
+LIBRARY_FRAME = re.compile(r'  File "\S+/daemon_context/\S+", line \d+, in \w+\n(?:    .*\n)+')
+PYTHON = """#!/bin/sh
+exec {python} "$@"
+"""
 SECTION = re.compile(r"(<!-- generated: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -57,8 +73,7 @@ class Program:
     def __init__(self, page: Path, match: re.Match[str]) -> None:
         self.code = match["code"]
         self.file = match["file"]
-        before = PROGRAM.finditer(match.string, 0, match.start())
-        self.beside = {other["file"]: other["code"] for other in before if other["file"]}
+        self.beside = files(match.string, match.start())
         self.fragment = bool(match["fragment"] or self.file)
         self.arguments = (match["arguments"] or "").split()
         self.status = int(match["status"] or 0)
@@ -68,21 +83,64 @@ class Program:
 
     def run(self, box: support.Sandbox) -> subprocess.CompletedProcess[str]:
         """Run it as from a shell: in a session of its own, so that our supervisor is not its."""
-        for name, code in self.beside.items():
-            box.script(code, name)
-        path = box.script(self.code, "app.py")
-        environ = {key: value for key, value in box.environ.items() if key != "INVOCATION_ID"}
-        return subprocess.run(
-            [sys.executable, str(path), *self.arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=box.path,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            check=False,
-        )
+        write_files(self.beside, box)
+        write_files({"app.py": self.code}, box)
+        return run([sys.executable, str(box.path / "app.py"), *self.arguments], box)
+
+
+def files(text: str, end: int) -> dict[str, str]:
+    """The files for the programs behind them, by name, of a page up to that place."""
+    return {m["file"]: m["code"] for m in PROGRAM.finditer(text, 0, end) if m["file"]}
+
+
+def write_files(contents: dict[str, str], box: support.Sandbox) -> None:
+    """Into the sandbox, which is the directory that a page names."""
+    for name, text in contents.items():
+        (box.path / name).parent.mkdir(parents=True, exist_ok=True)
+        box.script(text.replace(PLACE, str(box.path)), name)
+
+
+def run(command: list[str], box: support.Sandbox) -> subprocess.CompletedProcess[str]:
+    """As from a shell: in a session of its own, so that our supervisor is not its."""
+    environ = {key: value for key, value in box.environ.items() if key != "INVOCATION_ID"}
+    environ["PATH"] = f"{box.path / 'bin'}:{environ.get('PATH', os.defpath)}"
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=box.path,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        check=False,
+    )
+
+
+def is_here(needs: str) -> bool:
+    """Whether what a console block needs, root or a package, is here."""
+    _, _, what = needs.rstrip(" ->\n").rpartition(" ")
+    return os.geteuid() == 0 if what == "root" else not what or find_spec(what) is not None
+
+
+def session(text: str, box: support.Sandbox) -> str:
+    """The page with its console blocks made anew: each command is run, in their order."""
+    if not SESSION.search(text):
+        return text
+    write_files({"bin/python": PYTHON.format(python=sys.executable)}, box)
+
+    def command(match: re.Match[str]) -> str:
+        line = match["command"].replace(PLACE, str(box.path))
+        done = run(["sh", "-c", f"exec 2>&1; {line}"], box)
+        return f"$ {match['command']}\n{told(done, box.path)}"
+
+    def block(match: re.Match[str]) -> str:
+        if not is_here(match["needs"] or ""):
+            return match[0]
+        write_files(files(text, match.start()), box)
+        return f"{match['needs'] or ''}```console\n{COMMAND.sub(command, match['text'])}```\n"
+
+    return SESSION.sub(block, text)
 
 
 def programs(page: Path) -> Iterator[Program]:
@@ -99,7 +157,12 @@ def told(done: subprocess.CompletedProcess[str], place: Path) -> str:
 def as_everywhere(text: str) -> str:
     """Without what differs from run to run, or between users and machines."""
     text = re.sub(r"^remark: .*\n", "", text, flags=re.M)
-    text = re.sub(r"\bpid([ =]|': )\d+", r"pid\g<1>4711", text)
+    text = LIBRARY_FRAME.sub("", text)
+    text = re.sub(r"\bin \d+\.\d\ds", "in 0.50s", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "2026-11-28 09:00:00", text)
+    text = re.sub(r"\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}", "Sat Nov 28 09:00:00 2026", text)
+    text = re.sub(r'"since": [\d.]+', '"since": 1795856400.0', text)
+    text = re.sub(r"""\bpid([ =]|': |": )\d+""", r"pid\g<1>4711", text)
     return re.sub(r"has uid \d+ and gid \d+", "has uid 1000 and gid 1000", text)
 
 
@@ -172,13 +235,19 @@ def sections(text: str) -> str:
     return SECTION.sub(lambda match: match[1] + SECTIONS[match["name"]]() + match[3], text)
 
 
+@contextmanager
+def scratch() -> Iterator[support.Sandbox]:
+    """A sandbox in a directory of its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield from support.sandbox(Path(directory))
+
+
 def _outputs(text: str, page: Path) -> str:
     def fresh(match: re.Match[str]) -> str:
         if match["output"] is None:
             return match[0]
-        with tempfile.TemporaryDirectory() as directory:
-            for box in support.sandbox(Path(directory)):
-                output = told(Program(page, match).run(box), box.path)
+        with scratch() as box:
+            output = told(Program(page, match).run(box), box.path)
         start, end = (place - match.start() for place in match.span("output"))
         return match[0][:start] + output + match[0][end:]
 
@@ -190,7 +259,8 @@ def main() -> int:
     stale = 0
     for page in PAGES:
         text = page.read_text()
-        fresh = _outputs(sections(text), page)
+        with scratch() as box:
+            fresh = session(_outputs(sections(text), page), box)
         if fresh != text:
             stale += 1
             print(f"{page.relative_to(ROOT)} is stale")

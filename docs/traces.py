@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from daemon_context.look.tables import table
+from daemon_context.look.tables import table, wrapped
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m daemon_context trace"
@@ -74,10 +74,17 @@ def _run(directory: str) -> str:
 
 
 def _cells(text: str) -> list[list[str]]:
+    """The table; what a step changed, which stands below its line, is the last cell."""
     head, *rest = text.rstrip().splitlines()
     starts = [match.start() for match in re.finditer(r"(?<!\S)\S+( \S+)*", head)]
     spans = list(zip(starts, [*starts[1:], None], strict=True))
-    return [[line[start:end].strip() for start, end in spans] for line in (head, *rest)]
+    cells = [[head[start:end].strip() for start, end in spans] + ["changes"]]
+    for line in rest:
+        if line.startswith("      "):
+            cells[-1][-1] = f"{cells[-1][-1]} {line.strip()}".strip()
+        else:
+            cells.append([*(line[start:end].strip() for start, end in spans), ""])
+    return cells
 
 
 def _as_everywhere(cells: list[list[str]], directory: str) -> list[list[str]]:
@@ -122,7 +129,9 @@ def trace(*names: str) -> str:
     """The block for the page: the lines of these steps or parts, by default all."""
     head, *rest = lines()
     shown = [line for line in rest if not names or {line[1], line[2]} & {*names}]
-    text = "\n".join(table([head, *shown]))
+    aligned = table([line[:-1] for line in (head, *shown)])
+    below = [[], *(wrapped(line[-1]) if line[-1] else [] for line in shown)]
+    text = "\n".join("\n".join([line, *more]) for line, more in zip(aligned, below, strict=True))
     return f"```text\n$ {COMMAND}\n{text}\n```\n"
 
 

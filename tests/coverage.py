@@ -2,7 +2,7 @@
 
 python -m tests.coverage                        all tests
 python -m tests.coverage tests/test_report.py   some; the arguments are pytest's
-python -m tests.coverage --page                 all, and write docs/coverage.md
+python -m tests.coverage --page                 all, and write docs/project/coverage.md
 
 Programs that the tests start are measured because coverage's `.pth` file starts it in every Python
 of this environment, the processes that these fork because a tracer survives a fork; they save what
@@ -34,7 +34,7 @@ LEFT_OUT += [
     "--deselect=tests/test_privileges.py::test_the_naive_way_fails_this_test",
     "--deselect=tests/test_remarks.py::test_the_root_of_an_overlaid_system_is_not_named",
 ]
-PAGE = support.ROOT / "docs" / "coverage.md"
+PAGE = support.ROOT / "docs/project/coverage.md"
 TEXT = """# Coverage
 
 Which lines and branches the tests reach, in all processes of a start. This page is written by

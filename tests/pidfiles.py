@@ -23,7 +23,7 @@ NOBODY = 65534
 # program would, and sends its error, if there was one, back as JSON.
 STARTER = """
     import atexit, ctypes, fcntl, json, os, signal, subprocess, sys, time
-    import resource, daemon_context.loop, daemon_context.pidfile.lockerrors
+    import lockfile, resource, daemon_context.loop, daemon_context.pidfile.refusals
     import daemon_context.report.failures
     from daemon_context import DEFAULT_STEPS, Daemon, DaemonContext, PidFile, Step
     from daemon_context.pidfile import TimeoutPIDLockFile
@@ -292,17 +292,30 @@ def public_directory() -> Iterator[Path]:
 
 
 def kernel_owner(path: Path) -> int | None:
-    """Who owns the pid file's lock, asked without the library: fcntl(2), F_GETLK on byte 1."""
-    return _locker(path, 1)
+    """Who the daemon is, asked without the library: the record, if the kernel shows a read lock."""
+    lock = lock_of(path)
+    if ofd_locks(lock) != {"READ"}:
+        return None
+    (line,) = (line for line in lock.read_text().splitlines() if line.startswith("pid "))
+    pid = int(line.split()[1])
+    return pid if support.alive(pid) else None
 
 
 def is_excluded(path: Path) -> bool:
-    """Whether a start or a daemon, or a child of one, excludes others: with a lock on byte 0."""
-    return _locker(path, 0) is not None
+    """Whether a start or a daemon, or a child of one, excludes others."""
+    return bool(ofd_locks(lock_of(path)))
 
 
-def _locker(path: Path, start: int) -> int | None:
-    with path.open("rb") as file:
-        asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, 1, 0)
-        kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
-    return None if kind == fcntl.F_UNLCK else pid
+def lock_of(path: Path) -> Path:
+    """The lock file beside a pid file."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def ofd_locks(path: Path) -> set[str]:
+    """``READ`` and ``WRITE``: the open-file-description locks on a file (proc_locks(5))."""
+    if not path.exists():
+        return set()
+    found = path.stat()
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return {line[3] for line in lines if line[1] == "OFDLCK" and line[5] == device}

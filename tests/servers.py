@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from . import support
+from . import support, tools
 
 T = TypeVar("T", bound="Server")
 NOBODY = 65534
@@ -198,8 +198,7 @@ class Sshd(Server):
             f"AuthorizedKeysFile {path}/key.pub\nStrictModes no\nUsePAM no\nUseDNS no\n"
             f"PasswordAuthentication no\nPrintMotd no\nPrintLastLog no\nSetEnv {settings}\n"
         )
-        sshd = shutil.which("sshd", path=SYSTEM)
-        assert sshd, "no sshd"
+        sshd = tools.find("sshd")
         command = [sshd, "-D", "-f", str(path / "sshd_config"), "-E", str(log)]
         if self.private is None:
             return command
@@ -246,8 +245,7 @@ class Cron(Server):
         private.cover("/var/spool/cron", path / "spool")
         private.cover("/etc/crontab", path / "nothing")
         private.cover("/etc/cron.d", path / "none")
-        cron = shutil.which("cron", path=SYSTEM)
-        assert cron, "no cron"
+        cron = tools.find("cron")
         programs = private.mount(os.path.dirname(cron), "programs")
         private.cover("/usr/sbin", path / "sbin")
         self.begin(private.wrap(f"{programs}/cron -f"))

@@ -41,7 +41,7 @@ except DaemonError as error:
     sys.exit(3)
         """,
         3,
-        "exited with status 7 before it was ready (step 8 of 15, fail)",
+        "exited with status 7 before it was ready (step 8 of 16, fail)",
     ),
 }
 USERS = [pytest.param(name, marks=pytest.mark.root) for name in ("root", "nobody")]

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pkgutil
 import re
 import signal
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from . import support
 
-_spec = importlib.util.spec_from_file_location("regenerate", support.ROOT / "docs/regenerate.py")
-assert _spec
-assert _spec.loader
-regenerate = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(regenerate)
 
+def _tool(name: str) -> ModuleType:
+    """A script of docs/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, support.ROOT / f"docs/{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+regenerate = _tool("regenerate")
+pictures = _tool("pictures")
 PROGRAMS = [program for page in regenerate.PAGES for program in regenerate.programs(page)]
 README = (support.ROOT / "README.md").read_text()
 
@@ -26,7 +35,9 @@ README = (support.ROOT / "README.md").read_text()
 def named(items: list) -> dict:
     return {
         "argvalues": items,
-        "ids": [getattr(item, "place", None) or item.name for item in items],
+        "ids": [
+            getattr(item, "place", None) or str(item.relative_to(support.ROOT)) for item in items
+        ],
     }
 
 
@@ -49,6 +60,15 @@ def test_every_program_works_and_prints_what_is_said(
     assert not list(box.path.glob("*.pid"))
 
 
+@pytest.mark.parametrize(
+    "page", **named([p for p in regenerate.PAGES if regenerate.SESSION.search(p.read_text())])
+)
+def test_every_command_prints_what_is_said(page: Path, box: support.Sandbox) -> None:
+    text = page.read_text()
+    assert regenerate.session(text, box) == text
+    box.settled()  # what a page starts it also stops
+
+
 @pytest.mark.parametrize("program", **named([p for p in PROGRAMS if p.fragment]))
 def test_every_fragment_is_python(program: regenerate.Program) -> None:
     compile(program.code, program.place, "exec")
@@ -66,10 +86,26 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = (support.ROOT / "docs/index.md").read_text()
-    pages = {page.name for page in regenerate.PAGES if page.parent.name == "docs"} - {"index.md"}
-    assert [page for page in sorted(pages) if f"({page})" not in index] == []
+def test_every_page_is_in_a_list_of_pages() -> None:
+    listed = set()
+    for page in regenerate.PAGES:
+        for block in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.M | re.S):
+            names = re.findall(
+                r"^(?:.*<)?([\w/.-]+)>?$", re.sub(r"^:.*\n", "", block, flags=re.M), re.M
+            )
+            listed |= {(page.parent / name).resolve().with_suffix(".md") for name in names}
+    pages = {page for page in regenerate.PAGES if page.parent != support.ROOT}
+    assert pages - listed == {support.ROOT / "docs/index.md"}
+
+
+@pytest.mark.parametrize("name", sorted(pictures.DRAWN))
+def test_every_picture_shows_the_code_as_it_is(name: str) -> None:
+    for path, text in pictures.drawn(name).items():
+        assert path.read_text() == text, "run: python docs/pictures.py"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 @pytest.mark.parametrize("name", ["demo", "test"])
@@ -90,6 +126,14 @@ def test_every_option_is_in_the_table_of_options() -> None:
 
     from daemon_context import DaemonContext
 
-    text = (support.ROOT / "docs/context.md").read_text()
+    text = (support.ROOT / "docs/reference/context.md").read_text()
     names = list(inspect.signature(DaemonContext).parameters)
     assert [name for name in names if f"| `{name}` |" not in text] == []
+
+
+def test_every_name_on_the_page_of_the_api_is_there() -> None:
+    text = (support.ROOT / "docs/reference/api.md").read_text()
+    names = re.findall(r"^\.\. auto\w+:: (\S+)$", text, re.M)
+    assert len(names) > 20
+    for name in names:
+        assert pkgutil.resolve_name(name).__doc__, name

@@ -47,6 +47,7 @@ def serve(
     return box.run(examples / "file_server.py", verb, "--state", box.path / "state", *args)
 
 
+@pytest.mark.needs("ps")
 def test_file_server_demo_shows_a_daemon_and_how_to_stop_it(
     box: support.Sandbox, examples: Path
 ) -> None:

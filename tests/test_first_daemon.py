@@ -1,4 +1,4 @@
-"""docs/first-daemon.md: its pieces make a daemon, and its trace is a real one."""
+"""docs/tutorials/first-daemon.md: its pieces make a daemon, and its trace is a real one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daemon_context import DEFAULT_STEPS
 from . import support
 from .test_docs import regenerate
 
-PAGE = support.ROOT / "docs/first-daemon.md"
+PAGE = support.ROOT / "docs/tutorials/first-daemon.md"
 TEXT = PAGE.read_text()
 
 
@@ -49,6 +49,11 @@ def test_the_trace_is_whole() -> None:
     table = regenerate.SECTIONS["trace"]()
     assert [name for name in DEFAULT_STEPS.names if f"  {name} " not in table] == []
     assert not re.search(r"/tmp/(?!scratch)|pts/[1-9]", table)
+
+
+def test_a_trace_fits_on_a_screen() -> None:
+    blocks = re.findall(r"^```text\n(.*?)^```$", TEXT, re.S | re.M)
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 100
 
 
 def test_every_section_has_something_to_try_or_to_run() -> None:

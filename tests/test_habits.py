@@ -11,10 +11,10 @@ import pytest
 from . import support
 from .test_docs import regenerate
 
-# As the README has it: a few lines of names, and all that the programs here import of ours.
+# As the page has it: a few lines of names, and all that the programs here import of ours.
 (MODULE,) = [
     program.code
-    for program in regenerate.programs(support.ROOT / "README.md")
+    for program in regenerate.programs(support.ROOT / "docs/howto/from-python-daemon.md")
     if program.file == "daemon.py"
 ]
 

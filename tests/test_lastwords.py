@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from . import support
+from . import support, tools
 
 pytestmark = pytest.mark.root
 
@@ -489,8 +489,9 @@ def begin_rsyslogd(box: support.Sandbox) -> subprocess.Popen[str]:
     conf, log = box.path / "rsyslog.conf", box.path / "dev" / "log"
     conf.write_text(RSYSLOG.format(place=box.path))
     log.unlink(missing_ok=True)  # a former one's, which nobody would read
+    program = tools.find("rsyslogd")
     daemon = subprocess.Popen(
-        [*prefix(box), "rsyslogd", "-n", "-f", str(conf), "-i", f"{box.path}/rsyslog.pid"],
+        [*prefix(box), program, "-n", "-f", str(conf), "-i", f"{box.path}/rsyslog.pid"],
         env=box.environ, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from daemon_context import PidFile
+
 from . import support
 
 pytestmark = pytest.mark.root
@@ -100,7 +102,7 @@ def test_a_user_by_number_or_name(open_box: support.Sandbox, options: str) -> No
     started = Started(open_box, options)
     assert started.environ == {"HOME": NOBODY.pw_dir, "USER": "nobody", "LOGNAME": "nobody"}
     started.require(NOBODY.pw_uid, NOBODY.pw_gid, {NOBODY.pw_gid})
-    assert not (open_box.path / "d.pid").exists() or not (open_box.path / "d.pid").read_text()
+    assert not PidFile(open_box.path / "d.pid").is_locked()
 
 
 def test_a_user_with_another_group(open_box: support.Sandbox) -> None:
@@ -296,7 +298,8 @@ def test_the_working_directory_is_in_the_new_root(
     assert support.status(pid)["Uid"].split() == [str(expected)] * 4
     os.kill(pid, signal.SIGTERM)
     support.gone(pid)
-    assert (open_box.path / "d.pid").read_text() == ""
+    assert (open_box.path / "d.pid").read_text() == f"{pid}\n"  # unlocked
+    assert not PidFile(open_box.path / "d.pid").is_locked()
 
 
 @pytest.mark.parametrize(
@@ -333,7 +336,7 @@ def test_an_error_in_the_root_reaches_the_launcher(open_box: support.Sandbox) ->
         ).open()
     """)
     assert done.returncode == 1
-    assert "cannot fail: No such file or directory: '/etc/passwd' (step 10 of 15, fail)" in (
+    assert "cannot fail: No such file or directory: '/etc/passwd' (step 11 of 16, fail)" in (
         done.stderr
     )
     assert "in apply" in done.stderr

@@ -18,10 +18,17 @@ from daemon_context import AlreadyRunning, DaemonError, PidFile
 from daemon_context.control import stop
 from daemon_context.control.status import status_of
 from daemon_context.control.statusfile import path_of
-from daemon_context.errors import DaemonOSEnvironmentError, OptionError
+from daemon_context.errors import (
+    DaemonOSEnvironmentError,
+    LockTimeout,
+    NotLocked,
+    NotMyLock,
+    OptionError,
+    PidFileError,
+)
 from daemon_context.pidfile import PIDLockFile, TimeoutPIDLockFile
-from daemon_context.pidfile.lockerrors import LockTimeout, NotLocked, NotMyLock, PidFileError
-from daemon_context.pidfile.locks import Holder, wait_a_while
+from daemon_context.pidfile.files import wait_a_while
+from daemon_context.pidfile.holder import Holder
 
 from . import support
 from .pidfiles import HOLDER, NOBODY, READER, Starter, held, kernel_owner
@@ -212,13 +219,14 @@ def test_a_held_file_is_told_from_others(tmp_path: Path) -> None:
             assert PidFile(tmp_path / "e.pid").owner() == os.getpid()
 
 
-def test_a_file_that_was_moved_is_emptied_and_nothing_is_removed(tmp_path: Path) -> None:
+def test_a_file_that_was_moved_is_left_alone_and_nothing_is_removed(tmp_path: Path) -> None:
     path, moved = tmp_path / "d.pid", tmp_path / "moved"
     with PidFile(path):
         path.rename(moved)
         path.symlink_to(moved)
     assert path.is_symlink()
-    assert moved.read_bytes() == b""
+    assert moved.read_text() == f"{os.getpid()}\n"
+    assert not PidFile(path).is_locked()
 
 
 def test_a_child_that_native_code_forked_has_to_acquire_it_too(box: support.Sandbox) -> None:
@@ -362,7 +370,7 @@ def test_a_second_object_for_the_same_file_neither_gets_nor_breaks_the_lock(
             assert other.owner() == other.read_pid() == os.getpid()
             with pytest.raises(NotMyLock, match="only the process and the object that"):
                 other.release()
-        # Opening the file again, and closing it, would have dropped the owner's lock.
+        # Opening the file again, and closing it, would have dropped a record lock.
         assert starter.holder(path)[:2] == ["running", os.getpid()]
         asked = box.run("""
             import sys
@@ -414,13 +422,13 @@ def test_who_may_not_read_it_is_told_so(public: Path, starter: Starter) -> None:
     (public / "closed").mkdir(mode=0o700)
     reader = """
         import os, sys
-        import daemon_context.pidfile.lockerrors
         from daemon_context import PidFile
+        from daemon_context.errors import PidFileError
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
         assert PidFile(sys.argv[1]).read_pid() is None  # as lockfile has it
         try:
             PidFile(sys.argv[1]).is_locked()
-        except daemon_context.pidfile.lockerrors.PidFileError as error:
+        except PidFileError as error:
             print(error.errno, error)
     """
     done = starter.box.run(reader, public / "closed" / "d.pid")
@@ -428,13 +436,14 @@ def test_who_may_not_read_it_is_told_so(public: Path, starter: Starter) -> None:
 
 
 @pytest.mark.root
-def test_a_file_of_roots_that_the_daemons_user_may_write(public: Path, starter: Starter) -> None:
+def test_a_file_of_roots_that_anybody_may_write(public: Path, starter: Starter) -> None:
+    """A new one takes its place, which its user alone may write."""
     path = public / "d.pid"
     path.write_text("1\n")
     path.chmod(0o666)
     public.chmod(0o777)
     pid = started(starter, path, uid=NOBODY)
-    assert path.stat().st_uid == 0
+    assert (path.stat().st_uid, path.stat().st_mode) == (NOBODY, 0o100644)
     end(pid)
     support.until(lambda: not path.exists())
 
@@ -646,7 +655,7 @@ def test_lockfiles_own_pid_file(box: support.Sandbox) -> None:
     pid = box.pid()
     done = box.run(program)
     path = str(box.path / "d.pid")
-    assert done.stdout.startswith(f"True write-pidfile {path} cannot enter the pid file"), done
+    assert done.stdout.startswith(f"True enter-pidfile {path} cannot enter the pid file"), done
     assert "is already locked" in done.stdout
     assert box.processes() == {pid}
     end(pid)
@@ -691,7 +700,7 @@ def test_a_context_manager_is_left_in_the_daemon_where_a_later_step_fails(
             def apply(self, walk):
                 raise OSError("on purpose")
         launcher = os.getpid()
-        steps = DEFAULT_STEPS.insert_after("write-pidfile", Fail())
+        steps = DEFAULT_STEPS.insert_after("enter-pidfile", Fail())
         try:
             DaemonContext(pidfile=Lock(), steps=steps, detach_process=True).open()
         except DaemonError as error:
@@ -729,7 +738,7 @@ def test_a_context_manager_is_entered_in_the_daemon_and_left_by_close(
 
 
 @pytest.mark.root
-def test_it_is_emptied_where_the_daemons_user_may_not_remove_it(
+def test_it_stays_unlocked_where_the_daemons_user_may_not_remove_it(
     starter: Starter, public: Path
 ) -> None:
     path = public / "d.pid"
@@ -738,12 +747,15 @@ def test_it_is_emptied_where_the_daemons_user_may_not_remove_it(
         assert path.stat().st_uid == 0
         assert path.stat().st_mode == 0o100644
         end(pid)
-        assert path.read_bytes() == b""
+        assert path.read_text() == f"{pid}\n"
         assert not PidFile(path).is_locked()
+        assert status_of(PidFile(path)).state == "dead"
+    assert stop(PidFile(path)).pid is None
+    assert list(public.iterdir()) == []
 
 
 @pytest.mark.root
-def test_in_a_chroot_it_is_emptied(starter: Starter, public: Path, tmp_path: Path) -> None:
+def test_in_a_chroot_it_stays_unlocked(starter: Starter, public: Path, tmp_path: Path) -> None:
     path = public / "d.pid"
     root = tmp_path / "root"
     (root / public.relative_to("/")).mkdir(parents=True)
@@ -753,7 +765,8 @@ def test_in_a_chroot_it_is_emptied(starter: Starter, public: Path, tmp_path: Pat
         opened = support.descriptors(pid).values()
         assert str(public) not in opened, "a way out"
         end(pid)
-        assert path.read_bytes() == b""
+        assert path.read_text() == f"{pid}\n"
+        assert not PidFile(path).is_locked()
     assert (root / path.relative_to("/")).read_text() == "another file"
 
 
@@ -796,17 +809,18 @@ def test_while_it_starts_nobody_owns_it(box: support.Sandbox, starter: Starter) 
         assert PidFile(path).read_pid() is None
         result = starter.start(path)
         assert result["status"] == 1
-        assert "daemon_context.pidfile.lockerrors.AlreadyRunning" in result["kinds"]
+        assert "daemon_context.errors.AlreadyRunning" in result["kinds"]
         assert "is being started by another process; try again" in result["text"]
     assert program.wait(support.DEADLINE) == 0
     assert PidFile(path).owner() == box.pid()
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("vanished", [False, True])
-def test_other_users_and_pid_namespaces(box: support.Sandbox, public: Path, vanished: bool) -> None:
+@pytest.mark.parametrize("opens", [False, True])
+def test_other_users_and_pid_namespaces(box: support.Sandbox, public: Path, opens: bool) -> None:
+    """What the daemon opens and closes drops no lock."""
     path = public / "d.pid"
-    body = "open(sys.argv[1]).close()" if vanished else "pass"
+    body = "open(sys.argv[1]).close(), open(sys.argv[1] + '.lock').close()" if opens else "pass"
     done = box.run(f"""
         import sys
         from daemon_context import DaemonContext
@@ -820,7 +834,7 @@ def test_other_users_and_pid_namespaces(box: support.Sandbox, public: Path, vani
     pid = int(path.read_text())
     ask = box.script("""
         import os, sys
-        import daemon_context.pidfile.locks
+        import daemon_context.errors
         from daemon_context import PidFile
         if sys.argv[2] != "root":
             os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -832,20 +846,13 @@ def test_other_users_and_pid_namespaces(box: support.Sandbox, public: Path, vani
         box.run(ask, path, "nobody").stdout,
         box.run(ask, path, "root", prefix=["unshare", "-p", "-f", "--mount-proc"]).stdout,
     ]
-    hidden = f"its lock is held by a process that can't be seen (the file says: pid {pid})\n"
-    if vanished:
-        assert kernel_owner(path) is None
-        assert answers == [
-            f"{pid} True the daemon is already running with pid {pid}\n",
-            f"None True {hidden}",
-            f"None True {hidden}",
-        ]
-    else:
-        assert answers == [
-            f"{pid} True the daemon is already running with pid {pid}\n",
-            f"{pid} True the daemon is already running with pid {pid}\n",
-            "None True the daemon is already running in another pid namespace\n",
-        ]
+    hint = f"says its pid file; who may read '{path}.lock', can prove it\n"
+    assert kernel_owner(path) == pid
+    assert answers == [
+        f"{pid} True the daemon is already running with pid {pid}\n",
+        f"None True the daemon is already running with pid {pid}, {hint}",
+        "None True the daemon is already running in another pid namespace\n",
+    ]
     with pytest.raises(AlreadyRunning) as caught:
         PidFile(path).acquire()
     assert caught.value.pid == pid
@@ -968,11 +975,12 @@ def test_of_a_daemon_that_is_started_meanwhile_nothing_older_is_told(box: suppor
 
 
 def test_threads_that_want_it_at_once_leave_the_winner_its_lock(box: support.Sandbox) -> None:
-    """Each opens and closes the file; the winner is known to other processes by a record lock."""
+    """Each opens and closes the file."""
     done = box.run("""
         import os, sys, threading
         from pathlib import Path
         from daemon_context import AlreadyRunning, PidFile
+        from tests.pidfiles import kernel_owner
         sys.setswitchinterval(1e-6)
 
         def acquire(lock):
@@ -992,8 +1000,7 @@ def test_threads_that_want_it_at_once_leave_the_winner_its_lock(box: support.San
             for thread in threads:
                 thread.join()
             (winner,) = (lock for lock in locks if lock.i_am_locking())
-            mine = f" POSIX  ADVISORY  WRITE {os.getpid()} "
-            print(mine in Path("/proc/locks").read_text())
+            print(kernel_owner(Path(winner.path)) == os.getpid())
             winner.release()
     """)
     assert (done.returncode, done.stderr) == (0, "")
@@ -1004,7 +1011,7 @@ def test_threads_that_want_it_at_once_leave_the_winner_its_lock(box: support.San
 def test_a_daemon_that_ends_unlocks_it_for_its_native_children_too(
     starter: Starter, public: Path
 ) -> None:
-    """Also where the file stays, because it can only be emptied."""
+    """Also where the files stay."""
     path = public / "d.pid"
     done = starter.box.run(
         FORKING.replace('pidfile="d.pid"', f'pidfile="{path}", uid=65534, gid=65534'),
@@ -1014,7 +1021,7 @@ def test_a_daemon_that_ends_unlocks_it_for_its_native_children_too(
     )
     assert (done.returncode, done.stderr) == (0, "")
     end(int(path.read_text()))
-    assert path.read_bytes() == b""
+    assert path.exists()
     assert len(starter.daemons) == 1, "the native child"
     assert starter.holder(path)[0] == "free"
 
@@ -1030,58 +1037,46 @@ def test_a_daemon_that_ends_unlocks_it_for_its_native_children_too(
         ("record", 1, 1, "exclusive"),
         ("ofd", 0, 0, ""),
         ("ofd", 1, 1, ""),
+        ("flock", 0, 0, ""),
     ],
 )
-def test_a_reader_is_no_daemon(
+def test_a_lock_that_anybody_may_take_on_the_pid_file_is_not_in_the_way(
     starter: Starter, kind: str, start: int, length: int, exclusive: str
 ) -> None:
     path = starter.box.path / "d.pid"
     path.write_text("1\n")
     how = [exclusive] * bool(exclusive)
     with held(starter.box, READER, path, kind, start, length, *how) as reader:
-        named = f"a reader (pid {reader.pid})" if kind == "record" else "a reader"
-        text = f"its lock is held by {named}, not a daemon"
-        pid = reader.pid if kind == "record" else None
-        assert starter.holder(path) == ["reader", pid, text]
-        assert PidFile(path).owner() is None
-        result = starter.start(path)
-        assert result["status"] == 1
-        assert "lockfile.LockFailed" in result["kinds"]
-        assert result["pid"] == pid
-        assert f"{text}; end that process" in result["text"]
-        assert text in starter.ask(stop=os.fspath(path), schedule=[("TERM", 0)])["error"]
-        assert path.read_text() == "1\n"
-        assert starter.daemons == {reader.pid}
-        waiting = starter.start(path, timeout=0.05)
-        assert "lockfile.LockTimeout" in waiting["kinds"]
-    end(started(starter, path))
+        assert starter.holder(path)[:2] == ["free", None]
+        pid = started(starter, path)
+        assert kernel_owner(path) == pid
+        assert starter.daemons == {reader.pid, pid}
+        end(pid)
 
 
-def test_a_reader_that_comes_during_the_start_is_named(box: support.Sandbox) -> None:
+@pytest.mark.parametrize("kind", ["record", "ofd", "flock"])
+def test_a_lock_that_comes_during_the_start_is_not_in_the_way(
+    box: support.Sandbox, kind: str
+) -> None:
     box.script(READER, "reader.py")
     done = box.run("""
         import subprocess, sys
         from daemon_context import DEFAULT_STEPS, DaemonContext, Step
-        from daemon_context.pidfile.lockerrors import PidFileError
         class Interfere(Step):
             def apply(self, walk):
-                args = [sys.executable, "reader.py", walk.options.pidfile.path, "record", "1", "1"]
-                reader = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                reader.stdout.readline()
-                self.reader = reader
-            def undo(self, walk, memory):
-                self.reader.communicate()
-        step = Interfere()
-        steps = DEFAULT_STEPS.insert_after("lock-pidfile", step)
-        try:
-            DaemonContext(pidfile="d.pid", steps=steps, detach_process=True).open()
-        except PidFileError as error:
-            print(f"held by a reader (pid {step.reader.pid}), not a daemon; end" in str(error))
-            print(error.step)
-    """)
-    assert done.stdout == "True\nwrite-pidfile\n", done.stderr
-    assert not (box.path / "d.pid").exists()
-    box.settled()
+                path = walk.options.pidfile.path
+                args = [sys.executable, "reader.py", path, sys.argv[1], "0", "0"]
+                self.reader = subprocess.Popen(
+                    args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**environ}
+                )
+                self.reader.stdout.readline()
+        from os import environ
+        steps = DEFAULT_STEPS.insert_after("lock-pidfile", Interfere())
+        with DaemonContext(pidfile="d.pid", steps=steps, detach_process=True) as daemon:
+            daemon.sleep()
+    """, kind)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    end(box.pid())
 
 
 def test_a_daemon_that_closes_every_descriptor_harms_nothing(box: support.Sandbox) -> None:
@@ -1181,7 +1176,7 @@ def test_a_file_that_a_start_has_created_goes_where_it_cannot_be_looked_at(
         detach,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("PidFileError cannot lock the pid file")
+    assert done.stdout.startswith("PidFileError cannot write the pid file")
     assert "Permission denied" in done.stdout
     assert done.stdout.endswith(" 1 ['program.py']\n")
     box.settled()

@@ -52,7 +52,7 @@ def refused(starter: Starter, path: Path | str, words: str, **job: Any) -> dict[
     text = result["text"]
     assert text.startswith(f"cannot lock the pid file {os.path.abspath(path)!r}: "), text
     assert words in text
-    assert re.search(r"; [a-z ]+.* \(step 2 of 14, lock-pidfile\)$", text), "no remedy in: " + text
+    assert re.search(r"; [a-z ]+.* \(step 2 of 15, lock-pidfile\)$", text), "no remedy in: " + text
     assert "\n" not in text
     assert starter.daemons == running
     return result
@@ -161,8 +161,9 @@ def test_what_is_no_pid_file_is_refused_and_not_touched(
     text = refused(starter, path, words)["text"]
     assert remedy in text
     assert picture(directory) == before
-    with pytest.raises(OSError, match=re.escape(words)):
+    with pytest.raises(OSError, match=re.escape(words)) as caught:
         PidFile(path).acquire()
+    assert str(caught.value).count("cannot lock the pid file") == 1
     with pytest.raises(OSError, match=re.escape(words)):
         PidFile(path).break_lock()
     assert picture(directory) == before
@@ -237,8 +238,18 @@ def test_a_user_may_keep_it_in_a_directory_of_its_own(starter: Starter, public: 
     assert starter.start(path, uid=NOBODY) == {"status": 0}
     pid = int(path.read_text())
     assert path.stat().st_uid == NOBODY
-    assert PidFile(path).owner() == pid
+    asked = PidFile(path).holder()  # by root, who must not believe what another user may write
+    assert (asked.state, asked.pid, asked.proven, PidFile(path).owner()) == (
+        "running",
+        pid,
+        False,
+        None,
+    )
+    assert "ask as that user" in starter.ask(stop=os.fspath(path), schedule=[("TERM", 20)])["error"]
+    assert support.alive(pid)
     assert "already running" in starter.start(path, uid=NOBODY)["text"]
+    daemon = {"uid": NOBODY, "gid": NOBODY}
+    assert "already running" in starter.start(path, options=daemon)["text"]
     end(pid)
     assert not path.exists()
 
@@ -295,6 +306,9 @@ def test_in_an_open_directory_what_a_stranger_puts_there_is_not_touched(
     (daemon,) = starter.daemons - {innocent.process.pid}
     script, words = PLAYS[name]
     assert play(public, script.format(innocent=innocent.process.pid))
+    assert PidFile(path).owner() == daemon
+    assert starter.start(path)["status"] == 1
+    assert play(public, "rm d.pid.lock")
     before = picture(public)
     assert PidFile(path).owner() is None  # what is there is not the daemon's
     if words:
@@ -379,10 +393,10 @@ def test_where_inodes_are_used_up(mounting: Starter) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("there", [False, True])
 def test_where_blocks_are_used_up(mounting: Starter, there: bool) -> None:
-    path, seen = mounted(mounting, f"size={resource.getpagesize()}")
+    path, seen = mounted(mounting, f"size={2 * resource.getpagesize()}")
     if there:
         (seen / "d.pid").touch()
-    (seen / "file").write_text("x")
+    (seen / "file").write_bytes(b"x" * 2 * resource.getpagesize())
     result = mounting.start(path)
     assert (result["status"], result["errno"], result["step"]) == (1, 28, "write-pidfile")
     assert "No space left on device; make room there" in result["text"]
@@ -422,10 +436,10 @@ def test_where_there_is_room_for_the_pid_file_but_not_for_the_status_file_beside
 ) -> None:
     (box.path / "mnt").mkdir()
     script = f"""
-        mount -t tmpfs -o size={resource.getpagesize()} none mnt
+        mount -t tmpfs -o size={2 * resource.getpagesize()} none mnt
         "$@" start && exit 99
         ls mnt
-        mount -o remount,size={2 * resource.getpagesize()} mnt
+        mount -o remount,size={3 * resource.getpagesize()} mnt
         "$@" start && "$@" stop && ls mnt
     """
     done = box.run(SERVED, "mnt/d.pid", prefix=["unshare", "--mount", "sh", "-c", script, "sh"])
@@ -452,9 +466,9 @@ def test_a_running_daemon_is_named(box: support.Sandbox) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1] == (
-        f"daemon_context.pidfile.lockerrors.AlreadyRunning: cannot lock the pid file "
+        f"daemon_context.errors.AlreadyRunning: cannot lock the pid file "
         f"'{box.path / 'd.pid'}': the daemon is already running with pid {pid}; stop that one "
-        "first, or give this one a pid file of its own (step 2 of 14, lock-pidfile)"
+        "first, or give this one a pid file of its own (step 2 of 15, lock-pidfile)"
     )
     assert box.processes() == {pid}
     assert (box.path / "d.pid").read_text() == f"{pid}\n"
@@ -467,7 +481,7 @@ def test_what_holds_the_lock_without_being_a_daemon(starter: Starter) -> None:
     with held(starter.box, HOLDER, path) as holder:
         result = starter.start(path)
         assert (result["status"], result["pid"]) == (1, holder.pid)
-        assert "daemon_context.pidfile.lockerrors.AlreadyRunning" in result["kinds"]
+        assert "daemon_context.errors.AlreadyRunning" in result["kinds"]
 
 
 # --- any content

@@ -204,7 +204,7 @@ def test_an_uncaught_error_is_seen_and_is_the_exit_status(
         """
         import sys
         from tests.launching import *
-        steps = DEFAULT_STEPS.insert_before("write-pidfile", Fail(sys.argv[1]))
+        steps = DEFAULT_STEPS.insert_before("enter-pidfile", Fail(sys.argv[1]))
         with DaemonContext(pidfile="d.pid", detach_process=True, steps=steps,
                            readiness=sys.argv[2]):
             pass
@@ -214,7 +214,7 @@ def test_an_uncaught_error_is_seen_and_is_the_exit_status(
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "step 13 of 15, fail)" in done.stderr
+    assert "step 14 of 16, fail)" in done.stderr
     assert done.stderr.count("Traceback") <= 2
     assert [p.name for p in box.path.iterdir()] == ["program.py"]
     box.settled()
@@ -371,7 +371,7 @@ def test_a_failing_check_is_an_error_before_anything_was_done(box: support.Sandb
             print(attempt(DaemonContext(detach_process=process, steps=steps))["message"])
     """)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "cannot check: RuntimeError: not today (step 16 of 16, check)\n" * 2
+    assert done.stdout == "cannot check: RuntimeError: not today (step 17 of 17, check)\n" * 2
     assert not (box.path / "applied").exists()
 
 
@@ -618,7 +618,7 @@ def test_progress_is_not_written_to_a_file_that_got_the_number_of_its_pipe(
         DaemonContext(steps=steps, detach_process=True).open()
     """)
     assert done.returncode == 1
-    assert "exited with status 1 before it was ready (step 6 of 15, close-all)" in done.stderr
+    assert "exited with status 1 before it was ready (step 6 of 16, close-all)" in done.stderr
     assert [path.stat().st_size for path in box.path.glob("file-*")] == [0] * 20
 
 

@@ -94,7 +94,7 @@ def test_the_launcher_goes_on_with_nothing_changed(box: support.Sandbox) -> None
         if os.geteuid() == 0:
             options.update(uid=0, gid=0)
         DaemonContext(stdout="d.log", pidfile="d.pid").spawn(print, "once").wait()  # its files
-        (PLACE / "d.pid").touch()
+        (PLACE / "d.pid").touch(), (PLACE / "d.pid.lock").touch()
         before = surroundings()
         context = DaemonContext(**options)
         handle = context.spawn(target)

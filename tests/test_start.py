@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from . import support
 
 
@@ -130,3 +132,79 @@ def test_a_second_fork_that_fails_is_told_by_the_launcher_alone(box: support.San
     assert "cannot detach: the second fork failed: Resource temporarily unavailable" in done.stderr
     box.settled()
     assert box.text("unwound") == "DaemonProcessDetachError\n"
+
+
+# --- settings that are left as they are
+
+SETTINGS = """
+    import os, resource, sys
+    def settings():
+        os.umask(umask := os.umask(0))
+        return f"{umask:03o} {os.getcwd()} {resource.getrlimit(resource.RLIMIT_CORE)}"
+    def tell():
+        with open("/proc/self/fd/1" if sys.argv[1] == "run" else LOG, "a") as file:
+            print(settings(), file=file)
+    LOG = os.path.abspath("log")
+"""
+GIVEN = ["prlimit", "--core=4096:8192", "sh", "-c", 'umask 027; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_none_leaves_umask_and_directory_as_they_are(box: support.Sandbox, detach: bool) -> None:
+    body = (
+        SETTINGS
+        + """
+    from daemon_context import DaemonContext
+    options = dict(umask=None, working_directory=None, prevent_core=False)
+    context = DaemonContext(detach_process=eval(sys.argv[1]), **options)
+    explained = context.explain()
+    assert not explained["set-umask"].needed and not explained["change-directory"].needed
+    assert "umask=None leaves it" in str(explained), explained
+    with context:
+        tell()
+    """
+    )
+    done = box.run(body, detach, prefix=GIVEN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert box.text("log") == f"027 {box.path} (4096, 8192)\n"
+
+
+@pytest.mark.root
+def test_none_is_the_new_root_in_a_chroot(box: support.Sandbox) -> None:
+    (box.path / "root").mkdir()
+    done = box.run("""
+        import os
+        from daemon_context import DaemonContext
+        options = dict(umask=0o022, chroot_directory="root", working_directory=None)
+        with DaemonContext(detach_process=False, stdout=1, **options):
+            print(os.getcwd(), os.listdir("."))
+    """)
+    assert (done.stdout, done.stderr) == ("/ []\n", "")
+
+
+SERVICE = (
+    SETTINGS
+    + """
+    from daemon_context import Daemon
+    class Feed(Daemon):
+        def run(self):
+            tell()
+    Feed("d.pid", **eval(sys.argv[2])).main(sys.argv[1:2])
+"""
+)
+
+
+@pytest.mark.parametrize(("options", "found"), [
+    ({}, "027 {here} (4096, 8192)"),
+    ({"umask": 0o007}, "007 {here} (4096, 8192)"),
+    ({"working_directory": "/"}, "027 / (4096, 8192)"),
+    ({"prevent_core": True}, "027 {here} (0, 0)"),
+])  # fmt: skip
+def test_in_the_foreground_the_class_leaves_what_was_not_chosen(
+    box: support.Sandbox, options: dict[str, object], found: str
+) -> None:
+    done = box.run(SERVICE, "run", options, prefix=GIVEN)
+    assert (done.stdout, done.stderr) == (found.format(here=box.path) + "\n", "")
+    done = box.run(SERVICE, "start", {}, prefix=GIVEN)
+    assert done.returncode == 0, done
+    assert box.text("log") == "022 / (0, 0)\n"

@@ -17,8 +17,8 @@ from . import support
 
 ORDER = (
     "flush-streams", "lock-pidfile", "open-streams", "detach", "close-descriptors", "change-root",
-    "set-umask", "change-directory", "change-owner", "prevent-core", "install-signals",
-    "redirect-streams", "write-pidfile", "report-ready",
+    "set-umask", "change-directory", "write-pidfile", "change-owner", "prevent-core",
+    "install-signals", "redirect-streams", "enter-pidfile", "report-ready",
 )  # fmt: skip
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -183,6 +183,7 @@ def test_the_orders_that_matter_most_are_declared() -> None:
         ("write-pidfile", "lock-pidfile"),
         ("change-owner", "change-root"),
         ("change-owner", "lock-pidfile"),
+        ("change-owner", "write-pidfile"),
         ("change-directory", "change-root"),
         ("redirect-streams", "open-streams"),
         ("close-descriptors", "detach"),
@@ -326,7 +327,7 @@ def test_a_users_step_that_fails_behaves_like_a_stock_step(
     note = "In the daemon" if number > 4 else "changed for good in this process by: raise-fd-limit"
     assert note in done.stderr
     message = next(line for line in done.stderr.splitlines() if "cannot set the limit" in line)
-    assert f"(step {number} of 15, raise-fd-limit)" in message
+    assert f"(step {number} of 16, raise-fd-limit)" in message
     assert "raise-fd-limit" in message
     if number > 4:
         assert "in apply" in done.stderr  # the remote traceback, as a note
@@ -373,7 +374,7 @@ def test_a_step_that_can_not_describe_itself_hides_no_error(
     number = ORDER.index(place) + 1
     message, changed = done.stdout.splitlines()
     assert message == (
-        f"cannot odd: No such file or directory: '/proc/no-such-place/x' (step {number} of 15, odd)"
+        f"cannot odd: No such file or directory: '/proc/no-such-place/x' (step {number} of 16, odd)"
     )
     # What closing the descriptors changes in the foreground can't be undone.
     assert changed == "{}" or (not detach and changed.startswith("{'open': ["))
@@ -442,7 +443,7 @@ def test_a_step_that_a_signal_ends_does_not_say_that_it_called_exit(box: support
         DaemonContext(steps=steps, detach_process=True).open()
     """)
     assert done.returncode == 1
-    assert "cannot connect: Terminated: terminated by SIGTERM (step 14 of 15, con" in done.stderr
+    assert "cannot connect: Terminated: terminated by SIGTERM (step 15 of 16, con" in done.stderr
 
 
 def test_a_step_that_makes_a_session_does_not_make_the_daemon_its_leader(
@@ -485,7 +486,7 @@ def test_an_error_of_a_class_made_from_ours_arrives_as_ours_with_its_traceback(
             except DaemonError as error:
                 print(type(error).__name__, error.errno, error, "in apply" in error.__notes__[0])
     """)
-    place = "(step 14 of 15, fail)"
+    place = "(step 15 of 16, fail)"
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
         f"DaemonError None it is down {place} True\n"
@@ -514,7 +515,7 @@ def test_no_step_can_say_that_the_daemon_is_ready(
     """, readiness, place)  # fmt: skip
     assert done.returncode == 1
     number = ORDER.index(place) + 1
-    assert f"call open() first (step {number} of 16, hasty)" in done.stderr
+    assert f"call open() first (step {number} of 17, hasty)" in done.stderr
 
 
 # --- in the foreground: whatever fails, wherever, the process is as before
@@ -625,7 +626,7 @@ FOREGROUND = """
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         text = said[:].rstrip(b"\\0").decode()
-        for name in ("d.pid", "out.log", "err.log"):
+        for name in ("d.pid", "d.pid.lock", "out.log", "err.log"):
             if os.path.exists(name):
                 os.unlink(name)
         assert not text and not status, (text, status)
@@ -694,7 +695,7 @@ def test_explain_has_a_row_for_every_step() -> None:
     rows = list(DaemonContext(detach_process=True, pidfile="/run/x.pid").explain())
     assert [row.name for row in rows] == list(ORDER)
     assert [row.number for row in rows] == list(range(1, len(ORDER) + 1))
-    assert [row.process for row in rows] == ["launcher"] * 3 + ["all three"] + ["daemon"] * 10
+    assert [row.process for row in rows] == ["launcher"] * 3 + ["all three"] + ["daemon"] * 11
     assert all(row.text for row in rows)
     assert support.snapshot() == before
 
@@ -717,6 +718,7 @@ def test_explain_gives_the_reason_why_a_step_is_not_needed() -> None:
         "prevent-core": "prevent_core=False was given",
         "install-signals": "the signal map is empty",
         "write-pidfile": "no pidfile is given",
+        "enter-pidfile": "no pidfile is given",
     }
     assert "already" in unneeded["change-owner"]
     assert {row.process for row in explanation} == {"this process"}

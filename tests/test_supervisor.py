@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon_context import DaemonContext
+from daemon_context.manager.facts import _is_command
 from daemon_context.manager.supervisor import MANAGERS, decide
 
 from . import support
@@ -26,22 +28,28 @@ PARENTS = {"INVOCATION_ID": "8c9f", "SYSTEMD_EXEC_PID": str(PARENT)}
 class Facts:
     """What was measured under one launcher.
 
-    `processes` is the ancestry from the parent upwards, as (pid, name, session).
+    `processes` is the ancestry from the parent upwards, as (pid, name, session); a ``bash`` in it
+    is typed into, any other shell has a command.
     """
 
     def __init__(
         self, *processes: tuple[int, str, int], pid: int = ME, session: int = ME,
-        tty: bool = False, stdin: str = "", type: str = "", cgroup: str = "0::/\n", **environ: str,
+        tty: bool = False, stdin: str = "", type: str = "", cgroup: str = "0::/\n",
+        main: int = ME, init: str = "init", **environ: str,
     ) -> None:  # fmt: skip
         self.environ, self.pid, self.session = environ, pid, session
         self.has_tty, self.stdin, self.type, self.cgroup = tty, stdin, type, cgroup
-        self.processes = (*processes, (1, "init", 1))
+        self.processes = (*processes, (1, init, 1))
+        self.main = main
         self.ppid = self.processes[0][0]
         self.asked: list[tuple[str, bool]] = []
 
-    def service_type(self, unit: str, *, user: bool) -> str:
+    def service(self, unit: str, *, user: bool) -> dict[str, str]:
         self.asked.append((unit, user))
-        return self.type
+        return {"Type": self.type, "MainPID": str(self.main)} if self.type else {}
+
+    def arguments_of(self, pid: int) -> list[str]:
+        return [] if self.name_of(pid) == "bash" else ["-c", "prog; true"]
 
     def _of(self, pid: int) -> tuple[int, str, int]:
         return next((p for p in self.processes if p[0] == pid), (pid, "", -1))
@@ -132,6 +140,53 @@ TABLE: dict[str, tuple[Facts, str, bool]] = {
     "orphan on a tty": (Facts(session=77, tty=True), "shell", True),
     "a pod's shell": (
         Facts(SHELL, session=80, tty=True, KUBERNETES_SERVICE_HOST="10.0.0.1"), "shell", True),
+    # Wrappers.
+    "container: init, sh -c": (Facts((50, "sh", 1), session=1), "init", False),
+    "container: init, sh -c, with -t": (Facts((50, "sh", 1), session=1, tty=True), "init", False),
+    "container: init with sessions, uv run": (Facts((50, "uv", 50), session=50), "init", False),
+    "container: sh, sudo, timeout": (
+        Facts((60, "timeout", 1), (50, "sudo", 1), session=1), "init", False),
+    "container: init, a shell that is typed into": (
+        Facts((50, "bash", 50), session=50, tty=True), "shell", True),
+    "exec into a container, sh -c": (
+        Facts((50, "sh", 50), (0, "", 0), session=50), "container", False),
+    "systemd simple, two shells": (
+        Facts((60, "sh", 50), (50, "sh", 50), session=50, type="simple", cgroup=UNIT,
+              INVOCATION_ID="8c", SYSTEMD_EXEC_PID="50"), "systemd", False),
+    "systemd forking, sh -c flock": (
+        Facts((60, "flock", 50), (50, "sh", 50), session=50, type="forking", cgroup=UNIT,
+              INVOCATION_ID="8c", SYSTEMD_EXEC_PID="50"), "systemd", True),
+    "systemd simple, sudo -u": (
+        Facts((50, "sudo", 50), session=50, type="simple", cgroup=UNIT, init="systemd"),
+        "systemd", False),
+    "systemd forking, env -i": (
+        Facts(type="forking", cgroup=UNIT, init="systemd"), "systemd", True),
+    "systemd --user forking, env -i": (
+        Facts((90, "systemd", 90), type="forking", cgroup=USER_UNIT), "systemd", True),
+    "cron.service": (
+        Facts(SH, CRON, session=PARENT, cgroup=UNIT, type="simple", init="systemd"), "shell", True),
+    "a scope's shell": (
+        Facts((50, "sh", 50), (90, "systemd", 90), session=50, cgroup="0::/user.slice/a.scope\n"),
+        "shell", True),
+    "a python wrapper below a service": (
+        Facts((60, "python3", 50), (50, "sh", 50), session=50, type="simple", cgroup=UNIT,
+              INVOCATION_ID="8c", SYSTEMD_EXEC_PID="50"), "shell", True),
+    # Managers in our session, and names.
+    "supervisord -n in a terminal": (
+        Facts((PARENT, "supervisord", 80), (80, "bash", 80), session=80, tty=True),
+        "supervisord", False),
+    "runsvdir in a terminal": (
+        Facts((95, "sh", 80), (PARENT, "runsv", 80), (85, "runsvdir", 80), session=80, tty=True),
+        "runsv", False),
+    "a login below a supervised getty": (
+        Facts((50, "bash", 40), (40, "login", 40), (30, "runsv", 30), session=40, tty=True),
+        "shell", True),
+    "honcho": (Facts((PARENT, "honcho", 80)), "honcho", False),
+    "honcho, in a terminal": (
+        Facts((PARENT, "honcho", 80), (80, "bash", 80), session=80, tty=True), "honcho", False),
+    "foreman, in a terminal": (
+        Facts((PARENT, "foreman", 80), (80, "bash", 80), session=80, tty=True), "foreman", False),
+    "pm2": (Facts((PARENT, "PM2 v5.3.0: God", PARENT)), "PM2 v5.3.0: God", False),
 }  # fmt: skip
 
 
@@ -237,6 +292,7 @@ def test_as_process_1_it_stays(clean: support.Sandbox) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.needs("unshare")
 @pytest.mark.parametrize("terminal", [[], TERMINAL], ids=["no-tty", "tty"])
 def test_below_a_shell_as_process_1_it_stays(clean: support.Sandbox, terminal: list[str]) -> None:
     name, detach, reason = asked(clean, *terminal, *NEW_PIDS, "sh", "-c", '"$@"; exit $?', "sh")
@@ -245,6 +301,7 @@ def test_below_a_shell_as_process_1_it_stays(clean: support.Sandbox, terminal: l
 
 
 @pytest.mark.root
+@pytest.mark.needs("unshare")
 @pytest.mark.parametrize("terminal", [False, True])
 def test_run_into_a_container_it_detaches_only_on_a_terminal(
     clean: support.Sandbox, terminal: bool
@@ -277,6 +334,7 @@ ORPHAN = """
 
 
 @pytest.mark.root
+@pytest.mark.needs("unshare")
 @pytest.mark.parametrize("terminal", [False, True])
 def test_an_orphan_detaches_only_on_a_terminal(clean: support.Sandbox, terminal: bool) -> None:
     # Process 1 of the namespace is a shell; below it a session, in which a launcher goes away.
@@ -397,6 +455,44 @@ def test_below_a_process_supervisor_it_stays(
     assert reason.startswith(f"{manager} (pid ")
 
 
+@pytest.mark.parametrize("manager", ["supervisord", "honcho", "foreman", "PM2 v5.3.0: God"])
+def test_a_manager_on_a_terminal_decides_before_it(clean: support.Sandbox, manager: str) -> None:
+    start = [*TERMINAL, sys.executable, "-c", NAMED, manager, "shared"]
+    assert asked(clean, *start)[:2] == (manager, False)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("terminal", [[], TERMINAL], ids=["no-tty", "tty"])
+@pytest.mark.parametrize("session", ["shared", "own"])
+def test_wrappers_below_an_init_are_seen_through(
+    clean: support.Sandbox, terminal: list[str], session: str
+) -> None:
+    init = [*NEW_PIDS, sys.executable, "-c", NAMED, "tini", session]
+    wrappers = ["sh", "-c", '"$@"; exit $?', "sh", "timeout", "60"]
+    name, detach, reason = asked(clean, *terminal, *init, *wrappers)
+    assert (name, detach) == ("init", False)
+    assert "it runs below sh (pid " in reason
+
+
+@pytest.mark.root
+def test_a_shell_that_is_typed_into_is_no_wrapper(clean: support.Sandbox) -> None:
+    init = [*NEW_PIDS, sys.executable, "-c", NAMED, "tini", "shared", "bash", "--norc", "-i"]
+    outer = clean.script("import os, sys; os.execvp(sys.argv[1], sys.argv[1:])", "outer.py")
+    with support.Terminal() as terminal:
+        clean.popen(outer, *init, prefix=["setsid", "--ctty"], **terminal.streams)
+        terminal.type(f"{sys.executable} {clean.script(PROBE)} once > found; exit\n")
+        assert clean.text("found") == "shell|True|it was started from a terminal\n"
+        clean.settled()
+
+
+@pytest.mark.parametrize(("arguments", "runs"), [
+    ("", False), ("-i", False), ("-l", False), ("--login", False), ("--norc -i", False),
+    ("-c x", True), ("-lc x", True), ("-e script", True), ("script", True), ("-", False),
+])  # fmt: skip
+def test_what_a_shell_was_given_to_run(arguments: str, runs: bool) -> None:
+    assert any(map(_is_command, arguments.split())) is runs
+
+
 def test_a_wrapper_below_a_process_supervisor_changes_nothing(clean: support.Sandbox) -> None:
     start = ["setsid", "--wait", sys.executable, "-c", NAMED, "runsv", "shared"]
     assert asked(clean, *start, "sh", "-c", '"$@"; exit $?', "sh")[:2] == ("runsv", False)
@@ -411,12 +507,12 @@ def test_a_parent_that_is_no_supervisor_changes_nothing(clean: support.Sandbox) 
 
 SYSTEMCTLS = {
     "simple": (
-        '[ "$*" = "show -p Type --value feed.service" ] && echo simple',
+        '[ "$*" = "show -p Type -p MainPID feed.service" ] && echo MainPID=1 && echo Type=simple',
         False,
         "Type=simple",
     ),
-    "forking": ("echo forking", True, "Type=forking"),
-    "fails": ("echo forking; exit 4", False, "main process"),
+    "forking": ("echo Type=forking", True, "Type=forking"),
+    "fails": ("echo Type=forking; exit 4", False, "main process"),
     "hangs": ("exec sleep 600", False, "main process"),
     "silent": ("exit 0", False, "main process"),
     "absent": ("", False, "main process"),
@@ -427,21 +523,38 @@ SYSTEMCTLS = {
 @pytest.mark.parametrize("behaviour", SYSTEMCTLS)
 def test_systemctl_is_asked_and_need_not_answer(clean: support.Sandbox, behaviour: str) -> None:
     body, detach, words = SYSTEMCTLS[behaviour]
-    (clean.path / "bin").mkdir()
-    if body:
-        clean.script(f"#!/bin/sh\n{body}\n", "bin/systemctl")
-    (clean.path / "cgroup").write_text(UNIT)
-    as_main = (
-        "mount --bind cgroup /proc/$$/cgroup; export PATH=$PWD/bin:/nope "
-        'SYSTEMD_EXEC_PID=$$ INVOCATION_ID=8c; exec "$@"'
-    )
-    if behaviour == "hangs":
-        as_main = as_main.replace(":/nope", ":$PATH")
-    name, found, reason = asked(
-        clean, "unshare", "--mount", "sh", "-c", as_main, "sh", args=("once",)
-    )
+    begun = time.monotonic()
+    name, found, reason = asked(clean, *_as_main(clean, body))
     assert (name, found) == ("systemd", detach)
     assert words in reason
+    assert time.monotonic() - begun < 4  # asked once, though the probe wants to know it thrice
+    assert clean.text("times") == ("asked\n" if body else "no\n")
+
+
+def _as_main(box: support.Sandbox, body: str, tail: str = "") -> list[str]:
+    """A prefix that makes a program the main process of a service, with a systemctl of ours."""
+    box.script(f"#!/bin/sh\necho asked >> {box.path}/times\n{body}\n", "systemctl")
+    if not body:
+        (box.path / "systemctl").chmod(0o644)
+        (box.path / "times").write_text("no\n")
+    (box.path / "cgroup").write_text(UNIT)
+    command = (
+        "mount --bind cgroup /proc/$$/cgroup; mount --bind systemctl /usr/bin/systemctl; "
+        "export SYSTEMD_EXEC_PID=$$ INVOCATION_ID=8c; " + (tail or 'exec "$@"')
+    )
+    return ["unshare", "--mount", "sh", "-ec", command, "sh"]
+
+
+@pytest.mark.root
+def test_a_path_is_not_believed_about_systemctl(clean: support.Sandbox) -> None:
+    as_main = _as_main(clean, "echo Type=simple")
+    (clean.path / "bin").mkdir()
+    clean.script("#!/bin/sh\ntouch evil\necho Type=forking\n", "bin/systemctl")
+    env = {"PATH": f"{clean.path}/bin:{os.environ['PATH']}"}
+    name, detach, reason = asked(clean, *as_main, env=env)
+    assert (name, detach) == ("systemd", False)
+    assert "feed.service has Type=simple" in reason
+    assert not (clean.path / "evil").exists()
 
 
 # --- what follows from it

@@ -47,7 +47,7 @@ class Nice(Step):
         return f"be nicer by {self.by}, as {options.user or options.uid}"
 
     def apply(self, walk: Walk) -> int:
-        return walk.options.umask + self.by
+        return (walk.options.umask or 0) + self.by
 
 
 def handler(signal_number: int, frame: FrameType | None) -> None:

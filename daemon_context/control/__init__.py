@@ -1,6 +1,6 @@
 """Daemons from outside: stopping one, having it reload.
 
-Only what the kernel proves counts: the pid file's lock says whether there is a daemon and who it
+Only what is proven counts: the pid file's lock says whether there is a daemon, the record who it
 is, a pidfd makes sure that nobody else is signalled, and stopped means that the process is gone
 *and* the lock is free.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from ..pidfile.locks import Holder
+    from ..pidfile.holder import Holder
 
     Waiting = Callable[[str, float], None]
 
@@ -62,20 +62,32 @@ def stop(
     """
     stages = tuple((signal_number(name), seconds) for name, seconds in schedule)
     target = Target.find(pidfile, waiting)
-    if target is None:
-        return Stopped(None, None)
-    try:
-        return target.stop(stages)
-    finally:
-        target.close()
+    stopped = Stopped(None, None)
+    if target is not None:
+        try:
+            stopped = target.stop(stages)
+        finally:
+            target.close()
+    if stopped.pid != os.getpid():
+        _sweep(pidfile)
+    return stopped
+
+
+def _sweep(pidfile: PidFile) -> None:
+    """Remove what a daemon leaves that may not remove its own files."""
+    if os.path.lexists(pidfile.path):
+        try:
+            PidFile(pidfile.path).break_lock()
+        except DaemonError:  # not permitted either, or there is a new one
+            pass
 
 
 class Target:
-    """The process that a stop or reload is about: owner, pidfd, and owner again."""
+    """The process that a stop or reload is about: proven, its pidfd, and proven again."""
 
     def __init__(self, pidfile: PidFile, pid: int, pidfd: int, waiting: Waiting | None) -> None:
         self.pidfile, self.pid, self.pidfd, self.waiting = pidfile, pid, pidfd, waiting
-        self.group = Group(pid, pidfd) if pidfile.made_session(pid) else None
+        self.group: Group | None = None
 
     @classmethod
     def find(cls, pidfile: PidFile, waiting: Waiting | None = None) -> Target | None:
@@ -89,8 +101,11 @@ class Target:
             if found.state == "unknown":
                 raise DaemonError(f"cannot signal the daemon: {found.reason}", path=pidfile.path)
             return None
-        if holder.state != "running" or not holder.pid:
-            raise DaemonError(f"cannot signal the daemon: {holder}", path=pidfile.path)
+        if not holder.proven or not holder.pid:
+            number = errno.EACCES if holder.state == "running" and holder.pid else None
+            raise DaemonError(
+                f"cannot signal the daemon: {holder}", path=pidfile.path, errno=number
+            )
         return cls._prove(pidfile, holder.pid, waiting)
 
     @classmethod
@@ -103,11 +118,12 @@ class Target:
             raise DaemonError("this system has no pidfds, which signalling safely needs")
         try:
             target = cls(pidfile, pid, pidfd, waiting)
-            proven = pidfile.owner() == pid
+            holder = pidfile.holder()
         except BaseException:
             os.close(pidfd)
             raise
-        if proven:
+        if holder.proven and holder.pid == pid:
+            target.group = Group(pid, pidfd, holder.session)
             return target
         target.close()  # it ended, and the number may be another's by now
         return cls.find(pidfile, waiting)
@@ -117,12 +133,10 @@ class Target:
         os.close(self.pidfd)
 
     def send(self, number: int) -> None:
-        """Signal the daemon, if it still is the owner of the pid file.
+        """Signal the daemon, also one that hangs at its end and has let go of the pid file.
 
         :raises DaemonOSEnvironmentError: this user may not
         """
-        if self.pidfile.owner() != self.pid:
-            return
         send(self.pid, self.pidfd, number)
 
     def stop(self, schedule: tuple[tuple[int, float], ...]) -> Stopped:

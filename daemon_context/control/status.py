@@ -1,6 +1,6 @@
 """What state a daemon is in, from outside.
 
-Only what the kernel proves counts: the pid file's lock says whether there is a daemon and who it
+Only what is proven counts: the pid file's lock says whether there is a daemon, the record who it
 is; the status file beside it has the daemon's own words.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from ..pidfile.holder import SUFFIX, let_go
 from ..system import is_alive, stat_fields
 from ..system.endings import started_at
 from . import statusfile
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..pidfile import PidFile
-    from ..pidfile.locks import Holder
+    from ..pidfile.holder import Holder
 
 
 class Status:
@@ -26,7 +27,7 @@ class Status:
 
     :ivar state: ``"ready"``, ``"running"`` (whether it is ready is not to be known from here),
         ``"starting"``, ``"stopped"``, ``"dead"`` (but its pid file is there) or ``"unknown"``
-    :ivar pid: the live daemon's pid, proven by the kernel, or None
+    :ivar pid: the live daemon's pid, or None; `reason` says where it isn't proven
     :ivar since: when the process started, in seconds since the epoch, or None
     :ivar text: the daemon's own words about its state, or None
     :ivar visible: whether the process is visible from here (it is not in another pid namespace)
@@ -65,7 +66,7 @@ def status_of(pidfile: PidFile) -> Status:
         return _status_unlocked(pidfile, said)
     if holder.state == "starting":
         return Status("starting", str(holder))
-    if holder.state not in ("running", "here"):
+    if holder.state != "running":
         return Status("unknown", str(holder), pid=None)
     return _status_running(holder, said)
 
@@ -84,6 +85,8 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
         state = "ready" if said.get("ready") is True else "starting"
         words = f": {shown(text, TEXT_LARGEST)}" if text else ""
     name = f"running with pid {pid}" if pid else "running in another pid namespace"
+    if holder.why:
+        name += f", {holder.why}"
     not_yet = ", not ready yet" if state == "starting" else ""
     return Status(
         state, f"{name}{not_yet}{words}", pid=pid, since=since, text=text, visible=visible
@@ -92,6 +95,14 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
 
 def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     """Nobody holds the lock: not running, if the file is one of ours."""
+    lives = let_go(pidfile.path)
+    if lives:
+        return Status(
+            "unknown",
+            f"pid {lives}, which was started as the daemon, runs, but has let go of the lock: it "
+            "has closed it, or runs another program; end it by its pid, or start: that takes the "
+            "file over",
+        )
     if not os.path.lexists(pidfile.path):
         return Status("stopped", "not running")
     if not os.access(pidfile.path, os.R_OK):
@@ -99,11 +110,11 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     named = pidfile.read_pid()
     if named is None:
         return Status("stopped", "not running")
-    if said is None and is_alive(named):
+    if said is None and not os.path.lexists(pidfile.path + SUFFIX) and is_alive(named):
         return Status(
             "unknown",
             f"the pid file {pidfile.path!r} names pid {named}, which runs, but nothing proves that "
-            "it is the daemon: it does not hold the file's lock; end it by its pid if it is, or "
+            "it is the daemon: nobody holds the file's lock; end it by its pid if it is, or "
             "start: that takes the file over",
         )
     return Status("dead", f"not running, but its pid file is there (it was pid {named})")

@@ -1,8 +1,8 @@
 """What a daemon tells others: a small JSON file beside the pid file.
 
 Ready or not, a few words about the state, and how the last reload ended. Nobody acts on a pid
-from it: who the daemon is, the pid file's lock tells. Mode 0600, because the words may be private;
-who may not read it gets None for its values.
+from it: who the daemon is, the record beside the pid file tells. Mode 0600, because the words may
+be private; who may not read it gets None for its values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 from _thread import allocate_lock
 from time import time
 
-from ..sequence.step import Step
 from ..system import SignalsHeld
 from ..system.descriptors import is_still, lifted
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..options.frozen import Options
-    from ..sequence import Walk
 
 SUFFIX, NEW = ".status", ".new"
 MODE = 0o600
@@ -164,32 +162,3 @@ def _create(path: str) -> int:
     except FileExistsError:  # or it was left by a daemon that was killed
         os.unlink(path)
         return os.open(path, FLAGS, MODE)
-
-
-class OpenStatus(Step):
-    """Create the status file beside the pid file, in the launcher."""
-
-    name = "open-status"
-    touches = frozenset({"descriptors"})
-    after = {"lock-pidfile": "only who holds the lock may replace what a dead daemon has said"}
-    remedy = "give the pid file a path beside which the launching user can create this file, too"
-    at_once = True
-
-    def __init__(self, file: StatusFile) -> None:
-        self.file = file
-
-    def describe(self, options: Options) -> str:
-        return f"create the status file {self.file.path!r}"
-
-    def apply(self, walk: Walk) -> None:
-        try:
-            self.file.begin(walk.options)
-        except OSError:
-            self.file.end()
-            raise
-        self.file.fd = walk.acquire(self.file.fd)
-        walk.lasting.add(self.file.fd)
-
-    def undo(self, walk: Walk, memory: None) -> None:
-        walk.descriptors.discard(self.file.fd)
-        self.file.end()

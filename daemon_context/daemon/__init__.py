@@ -13,7 +13,7 @@ import sys
 from .. import control
 from ..context import DaemonContext
 from ..control.status import Status, status_of
-from ..control.statusfile import OpenStatus, StatusFile, path_of
+from ..control.statusfile import StatusFile, path_of
 from ..embedding import SCHEDULE
 from ..embedding.target import forget_launcher, run_to_exit
 from ..errors import DaemonError, refuse
@@ -23,6 +23,7 @@ from ..pidfile import PidFile
 from ..sequence.step import Steps, as_steps
 from ..system import is_main_thread, signal
 from ..system.descriptors import is_open
+from .openstatus import OpenStatus
 from .serving import Serving
 
 TYPE_CHECKING = False
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
     from ..control import Stopped
 
+# In the foreground, where they are settings of the unit or the container: UMask=,
+# WorkingDirectory=, LimitCORE=.
+AS_GIVEN = {"umask": None, "working_directory": None, "prevent_core": False}
+
 
 class Daemon(Serving):
     """Base class of a daemon: override `run`.
@@ -40,7 +45,8 @@ class Daemon(Serving):
     :param stdin: as the option of `DaemonContext`; None is ``/dev/null``
     :param stdout: the same; a path is appended to
     :param stderr: the same
-    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default
+    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default. In
+        the foreground, umask, working directory and core limit stay as they are by default
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class Daemon(Serving):
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
-        self.options = {"umask": 0o022, **options}
+        self.options = options
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers that get a method of ours: what belongs to this process stays here."""
@@ -183,15 +189,22 @@ class Daemon(Serving):
             lock = PidFile(lock.path, lock.timeout)
         self._said = StatusFile(path_of(lock.path))
         self.options = {name: lasting(value) for name, value in self.options.items()}
-        options = dict(self.options)
+        options = {**({"umask": 0o022} if detach else AS_GIVEN), **self.options}
         options["signal_map"] = self._signal_map(options.get("signal_map"))
         options["steps"] = _with_status(options.get("steps"), self._said)
         streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
         if not detach:
             streams = _kept_streams(streams)
-        options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
+        forced = detach and options.get("detach_process") == "force"
+        options.update(
+            streams,
+            detach_process="force" if forced else detach,
+            pidfile=lock,
+            readiness="explicit",
+        )
         context = DaemonContext(**options)
         context.on_round, context.on_wait = self._reload_if_due, self.on_wait
+        context.serves = True
         return context
 
     def _signal_map(self, given: Any) -> dict[int, Any]:

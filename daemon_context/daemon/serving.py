@@ -9,8 +9,9 @@ from ..control.statusfile import StatusFile
 from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
 from ..errors import DaemonError
 from ..loop import Terminated
-from ..report.frames import fitting
+from ..report.frames import fitting, plain
 from ..system import is_main_thread, signal
+from ..system.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from ..context import DaemonContext
     from ..control import Waiting
+
+LOG_LARGEST = 1 << 16  # characters of a refused reload
 
 
 class Serving:
@@ -71,9 +74,17 @@ class Serving:
     def tell(self, text: str) -> None:
         """Say in a few words how it is going, for `status`, which shows 16 384 characters of it.
 
-        Of the daemon alone: in a child that it has forked this does nothing.
+        Also for the manager that started it (``systemctl status``). Of the daemon alone: in a child
+        that it has forked this does nothing.
         """
         self._tell(text=text)
+        if self._context is not None:
+            self._context.tell(text)
+
+    def beat(self) -> None:
+        """A sign of life for systemd's watchdog, from any thread; see `DaemonContext.beat`."""
+        if self._context is not None:
+            self._context.beat()
 
     @property
     def stop_requested(self) -> bool:
@@ -151,6 +162,10 @@ class Serving:
         if not self._looping:
             self._reload_if_due()
 
+    # It says itself when a reload begins: where the loop reloads between two rounds, it only
+    # notes it.
+    _on_hangup.announces = True  # type: ignore[attr-defined]
+
     def _reload_if_due(self) -> None:
         # Who comes in the middle of one leaves the next to who is at it: begun with an older
         # configuration, the outer one would be the last to set its own.
@@ -164,13 +179,24 @@ class Serving:
 
     def _reload(self) -> None:
         self._tell_reloads(reloading=True)  # who asks from now on, asks for the next one
-        failure = None
+        manager = self._opened().manager
+        manager.reloading()
+        failure, said = None, {}
         try:
             self._beside_run(self.on_reload)
         except Exception as error:
             failure = fitting(error)
-        self._tell_reloads(1, reloading=False, reload_error=failure)
+            said = {"text": f"reload failed: {_in_short(failure)}"}
+            self._say_refused(error)
+        finally:
+            manager.reloaded(said.get("text", ""))
+        self._tell_reloads(1, reloading=False, reload_error=failure, **said)
         self._end_if_asked()
+
+    def _say_refused(self, error: Exception) -> None:
+        """In the log, as who sent the signal hears nothing."""
+        name = type(self).__name__
+        _log(f"{name}: reload failed, the old configuration stays: {plain(error)}")
 
     def _tell_reloads(self, done: int = 0, **values: Any) -> None:
         self._reloads += done
@@ -216,6 +242,18 @@ class Serving:
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         raise NotImplementedError
+
+
+def _in_short(failure: dict[str, Any]) -> str:
+    return f"{failure['class']}: {failure['text']}"
+
+
+def _log(text: str) -> None:
+    """To stderr, without what a terminal would obey."""
+    try:
+        print(shown(text, LOG_LARGEST, lines=True), file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # it is closed, or nobody reads any more
+        pass
 
 
 def _status(outcome: Any) -> int:

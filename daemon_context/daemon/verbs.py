@@ -12,8 +12,7 @@ import sys
 from datetime import datetime
 
 from ..control import NotRunning
-from ..errors import DaemonError, OptionError, SequenceError
-from ..pidfile.refusals import AlreadyRunning
+from ..errors import DaemonError, OptionError, SequenceError, lock_class
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +63,9 @@ def _status_of(error: DaemonError) -> int:
 def _start(daemon: Daemon, options: argparse.Namespace) -> int:
     try:
         _say(daemon, f"started, pid {daemon.start()}")
-    except AlreadyRunning as error:
+    except lock_class("AlreadyRunning") as error:
+        if error.errno:  # it is another library's
+            raise
         _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
     return 0
 

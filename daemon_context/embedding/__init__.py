@@ -6,14 +6,7 @@ import os
 from time import monotonic
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, refuse
-from ..system import (
-    SIGNALS,
-    open_pidfd,
-    poll_beside,
-    send_signal,
-    signal,
-    signal_name,
-)
+from ..system import SIGNALS, open_pidfd, poll_beside, send_signal, signal, signal_name
 from ..system.child import identity_of, is_process
 from ..system.text import shown
 
@@ -46,7 +39,7 @@ class Handle:
         self.pid = pid
         self.status = status
         # What the daemon has told itself: who has the number now may be another.
-        self._identity = identity_of(pid) if known is None else known
+        self.identity = identity_of(pid) if known is None else known
 
     def __repr__(self) -> str:
         try:
@@ -107,7 +100,7 @@ class Handle:
         if pidfd is None:
             raise DaemonError("this system has no pidfds (Linux 5.3 has), which a handle needs")
         try:
-            meant = is_process(self.pid, pidfd, self._identity)
+            meant = is_process(self.pid, pidfd, self.identity)
         except BaseException:
             os.close(pidfd)
             raise
@@ -155,7 +148,7 @@ def signal_number(name: str | int) -> int:
 
 
 def running(path: str) -> Handle:
-    """The handle of the daemon that owns the pid file: owner, identity, and owner again.
+    """The handle of the daemon that owns the pid file: proven, and proven again.
 
     :raises DaemonError: nobody owns it, or not within `STARTING` seconds
     """
@@ -167,7 +160,7 @@ def running(path: str) -> Handle:
     deadline = monotonic() + STARTING
     while (holder := pidfile.holder()).state == "starting" and monotonic() < deadline:
         sleep(0.01)
-    if holder.state == "running" and holder.pid:
+    if holder.proven and holder.pid:
         handle = Handle(holder.pid)
         if pidfile.owner() == handle.pid:
             return handle

@@ -204,7 +204,7 @@ def obey(order: int, answer: int) -> None:
     said: dict[str, Any] = {"pid": 0}
     try:
         handle = _obeyed(order)
-        said.update(pid=handle.pid, status=handle.status, identity=handle._identity)
+        said.update(pid=handle.pid, status=handle.status, identity=handle.identity)
     except Exception as error:
         from ..report.frames import encoded
 

@@ -73,7 +73,7 @@ def explain(options: Options, steps: Steps) -> Explanation:
         needed = step.needed(options)
         text = described(step, options) if needed else step.why_not(options)
         rows.append(Row(number, step.name, _process(steps, step.name, options), needed, text))
-    return Explanation(rows, str(options.supervisor), remarks(options))
+    return Explanation(rows, str(options.supervisor), remarks(options, steps))
 
 
 def _process(steps: Steps, name: str, options: Options) -> str:

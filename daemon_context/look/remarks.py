@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..options.frozen import Options
+    from ..sequence.step import Steps
 
 ESCAPED = re.compile(r"\\([0-7]{3})")
 OVERLAID = {"overlay", "aufs", "squashfs"}
 REMOVABLE = {"vfat", "exfat", "iso9660", "udf", "ntfs", "ntfs3"}
 
 
-def remarks(options: Options) -> list[str]:
+def remarks(options: Options, steps: Steps) -> list[str]:
     """All that apply to these options, in this process, now."""
     return [
+        *_orphans(options, steps),
         *_log_handlers(options),
         *_open_umask(options),
         *_threads(options),
@@ -78,10 +80,10 @@ def _what(fd: int, mode: int) -> str:
 
 
 def _open_umask(options: Options) -> Iterator[str]:
-    if options.umask & 0o002 == 0 and options.uid == 0:
+    if options.umask is not None and options.umask & 0o002 == 0:
         yield (
-            f"the umask will be {options.umask:03o} as root, so that files the daemon creates may "
-            "be writable by everybody: set umask=0o022"
+            f"the umask will be {options.umask:03o}, so that files the daemon creates may be "
+            "writable by everybody: set umask=0o022"
         )
 
 
@@ -103,8 +105,16 @@ def _children(options: Options) -> Iterator[str]:
         )
 
 
+def _orphans(options: Options, steps: Steps) -> Iterator[str]:
+    if os.getpid() == 1 and not options.detach_process and "reap-children" not in steps:
+        yield (
+            "this is process 1, whose adopted children stay zombies: put ReapChildren() after "
+            "install-signals, or start the container with an init (docker run --init)"
+        )
+
+
 def _directory(options: Options) -> Iterator[str]:
-    path = options.working_directory
+    path = options.working_directory or ("/" if options.chroot_directory else os.curdir)
     if options.chroot_directory:
         path = options.chroot_directory + path
     path = os.path.realpath(path)

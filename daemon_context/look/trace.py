@@ -11,7 +11,7 @@ import time
 from ..errors import text_of
 from ..sequence import described
 from .snapshot import IDS, changes, take
-from .tables import table
+from .tables import table, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,24 +117,23 @@ class Trace:
         return state
 
     def __str__(self) -> str:
-        header = ("#", "step", "outcome", "process", *IDS, "what it changed")
-        cells: list[tuple[str, ...]] = [header]
+        cells: list[tuple[str, ...]] = [("#", "step", "outcome", "process", *IDS)]
         cells += [
-            (
-                str(r.number),
-                r.name,
-                r.outcome,
-                r.process,
-                *(str(r.ids[name]) for name in IDS),
-                summary(r.changes),
-            )
+            (str(r.number), r.name, r.outcome, r.process, *(str(r.ids[name]) for name in IDS))
             for r in self.records
         ]
-        return "\n".join(table(cells))
+        head, *lines = table(cells)
+        return "\n".join([head, *map(_with_changes, lines, self.records)])
+
+
+def _with_changes(line: str, record: Record) -> str:
+    """What a step changed stands below its line: beside it nothing would fit on a screen."""
+    words = summary(record.changes)
+    return "\n".join([line, *wrapped(words)]) if words else line
 
 
 def summary(changed: dict[str, tuple[Any, Any]]) -> str:
-    """The changes in one line; ids have columns of their own."""
+    """The changes in words, '' where there are none; ids have columns of their own."""
     words = []
     for name, (before, after) in changed.items():
         if name in IDS:
@@ -143,7 +142,7 @@ def summary(changed: dict[str, tuple[Any, Any]]) -> str:
             words.append(f"{name}: {_keys(before, after)}")
         else:
             words.append(f"{name} {before} -> {after}")
-    return "; ".join(words) or "-"
+    return "; ".join(words)
 
 
 def _keys(before: dict[Any, Any], after: dict[Any, Any]) -> str:

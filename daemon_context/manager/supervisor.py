@@ -1,21 +1,13 @@
 """Who started us, and whether to detach: never fork under somebody who tracks us by pid.
 
 The rule is a list of questions; the first one with an answer decides, and its answer carries the
-reason. The facts behind each were measured with the real launchers (docs/supervisors.md).
+fact that decided. The facts were measured with the real launchers (docs/howto/supervisors.md).
 """
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
-
-from ..system import of_proc
 from . import Supervisor
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from .facts import Facts, outermost
 
 MANAGERS = {
     "runsv",
@@ -27,112 +19,10 @@ MANAGERS = {
     "perpd",
     "containerd-shim",
     "conmon",
+    "honcho",
+    "foreman",
 }  # as /proc/PID/comm has them: at most 15 characters
-ASK_TIMEOUT = 2.0
-
-
-class Facts:
-    """What the rule asks about, read when it asks."""
-
-    def __init__(self) -> None:
-        self.environ: Mapping[str, str] = os.environ
-        self.pid = os.getpid()
-        self.ppid = os.getppid()
-        self.session = os.getsid(0)
-        self._stats: dict[int, str] = {}  # read once: the kernel takes its time to write one
-
-    @property
-    def has_tty(self) -> bool:
-        """Whether there is a controlling terminal."""
-        try:
-            os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-        except OSError:
-            return False
-        return True
-
-    def session_of(self, pid: int) -> int | None:
-        """Session of the process."""
-        try:
-            return os.getsid(pid)
-        except OSError:
-            return None
-
-    def name_of(self, pid: int) -> str:
-        """Name of the process, cut to 15 characters by the kernel."""
-        return self._stat(pid).rpartition(")")[0].partition("(")[2]
-
-    def parent_of(self, pid: int) -> int:
-        """Parent of the process; 0: none, or not to be known."""
-        fields = self._stat(pid).rpartition(")")[2].split()
-        return int(fields[1]) if fields else 0
-
-    def _stat(self, pid: int) -> str:
-        if pid not in self._stats:
-            self._stats[pid] = of_proc(f"{pid}/stat") or ""
-        return self._stats[pid]
-
-    @property
-    def stdin(self) -> str:
-        """A socket that a superserver may have given: ``listening``, ``unconnected`` (of
-        datagrams) or ``connected``; or ''.
-        """
-        if sys.__stdin__ is None:  # it was closed: what has its number now is the program's own
-            return ""
-        try:
-            if not stat.S_ISSOCK(os.fstat(0).st_mode):
-                return ""
-        except OSError:  # closed; or no descriptor is free, which is no sign of a superserver
-            return ""
-        try:
-            return _socket_kind()
-        except (OSError, ImportError):  # no descriptor is free; what comes next will say so
-            return ""
-
-    def service_type(self, unit: str, *, user: bool) -> str:
-        """What systemd says that the unit's ``Type=`` is; '' without an answer."""
-        import subprocess
-
-        command = [
-            "systemctl",
-            *(["--user"] if user else []),
-            "show",
-            "-p",
-            "Type",
-            "--value",
-            unit,
-        ]
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=ASK_TIMEOUT,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    @property
-    def cgroup(self) -> str:
-        """Content of ``/proc/self/cgroup``."""
-        return of_proc("self/cgroup") or ""
-
-
-def _socket_kind() -> str:
-    import socket
-
-    with socket.socket(fileno=os.dup(0)) as probe:
-        if probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return "listening"
-        try:
-            peer = probe.getpeername()
-        except OSError:
-            peer = None
-        if probe.family == socket.AF_UNIX and not peer and not probe.getsockname():
-            return ""
-    return "unconnected" if peer is None else "connected"
+PM2 = "PM2 v"  # and its version
 
 
 def detect() -> Supervisor:
@@ -156,40 +46,54 @@ def _pid_one(facts: Facts) -> Supervisor | None:
 
 
 def _systemd(facts: Facts) -> Supervisor | None:
-    if "INVOCATION_ID" not in facts.environ:
-        return None
-    main = _is_main_process(facts)
-    if main is None:
-        return None  # inherited: by everything below a service, login shells included
-    unit, user = _unit(facts.cgroup)
-    kind = facts.service_type(unit, user=user) if unit else ""
+    role = role_in_service(facts)
+    if not role:
+        return None  # what marks there are were inherited, as by a login session's shells
+    unit, user = unit_of(facts.cgroup)
+    kind = facts.service(unit, user=user).get("Type") if unit else ""
     if kind:
         forking = kind == "forking"
-        return Supervisor(
-            "systemd",
-            forking,
-            f"{unit} has Type={kind}, so systemd expects "
-            + ("it to detach" if forking else "it to stay"),
-        )
+        expects = "it to detach" if forking else "it to stay"
+        reason = f"systemctl says that {unit} has Type={kind}, so systemd expects {expects}"
+        return Supervisor("systemd", forking, reason)
     if "PIDFILE" in facts.environ and "NOTIFY_SOCKET" not in facts.environ:
-        return Supervisor("systemd", True, "the unit has PIDFile=, as Type=forking has")
-    if main:
-        return Supervisor("systemd", False, "this is the main process of a systemd service")
+        return Supervisor(
+            "systemd", True, "PIDFILE is set, so the unit has PIDFile=, as Type=forking has"
+        )
+    if role == "main":
+        return Supervisor(
+            "systemd", False, f"this is the main process of a systemd service: {MARK}"
+        )
     return None
 
 
-def _is_main_process(facts: Facts) -> bool | None:
-    """Whether systemd tracks this process; False: its parent; None: neither."""
+MARK = "SYSTEMD_EXEC_PID is its pid, or systemd its parent"
+
+
+def role_in_service(facts: Facts) -> str:
+    """``main``: systemd has started this process; ``wrapped``: one that runs it; or ''."""
+    if "INVOCATION_ID" not in facts.environ:
+        # An emptied environment, as of `sudo` and `env -i`.
+        top = outermost(facts)
+        if not unit_of(facts.cgroup)[0] or facts.name_of(_parent(facts, top)) != "systemd":
+            return ""
+        return "main" if top == facts.pid else "wrapped"
     tracked = facts.environ.get("SYSTEMD_EXEC_PID", "")
-    if tracked:
-        return {str(facts.pid): True, str(facts.ppid): False}.get(tracked)
-    # Before systemd 248.
+    if not tracked:  # before systemd 248
+        return _role_by_ancestors(facts)
+    if tracked == str(facts.pid):
+        return "main"
+    return "wrapped" if tracked in (str(facts.ppid), str(outermost(facts))) else ""
+
+
+def _role_by_ancestors(facts: Facts) -> str:
     if facts.name_of(facts.ppid) == "systemd":
-        return True
-    return False if facts.name_of(facts.parent_of(facts.ppid)) == "systemd" else None
+        return "main"
+    above = (facts.parent_of(facts.ppid), _parent(facts, outermost(facts)))
+    return "wrapped" if "systemd" in map(facts.name_of, above) else ""
 
 
-def _unit(cgroup: str) -> tuple[str, bool]:
+def unit_of(cgroup: str) -> tuple[str, bool]:
     """The unit of this process, and whether a user's manager runs it."""
     for line in cgroup.splitlines():
         path = line.split(":", 2)[-1]
@@ -197,6 +101,10 @@ def _unit(cgroup: str) -> tuple[str, bool]:
         if name.endswith(".service"):
             return name, "/user@" in path
     return "", False
+
+
+def _parent(facts: Facts, pid: int) -> int:
+    return facts.ppid if pid == facts.pid else facts.parent_of(pid)
 
 
 def _superserver(facts: Facts) -> Supervisor | None:
@@ -208,19 +116,31 @@ def _superserver(facts: Facts) -> Supervisor | None:
 
 
 def _entered_container(facts: Facts) -> Supervisor | None:
-    if facts.ppid != 0:
+    top = outermost(facts)
+    if _parent(facts, top) != 0:
         return None
     if facts.has_tty:
         return Supervisor("container", True, "it was run in a container from a terminal")
-    return Supervisor("container", False, "its parent is outside the container, and waits for it")
+    return Supervisor(
+        "container",
+        False,
+        f"{_whose(facts, top)} parent is outside the container, and waits for it",
+    )
 
 
 def _child_of_init(facts: Facts) -> Supervisor | None:
-    if facts.ppid != 1:
+    top = outermost(facts)
+    if _parent(facts, top) != 1:
         return None
-    if facts.has_tty and facts.session not in (facts.pid, facts.session_of(1)):
+    if facts.has_tty and facts.session not in (top, facts.session_of(1)):
         return Supervisor("shell", True, "whoever started it is gone, but its terminal is there")
-    return Supervisor("init", False, "its parent is process 1, which may be waiting for it")
+    return Supervisor(
+        "init", False, f"{_whose(facts, top)} parent is process 1, which may be waiting for it"
+    )
+
+
+def _whose(facts: Facts, top: int) -> str:
+    return "its" if top == facts.pid else f"it runs below {facts.name_of(top)} (pid {top}), whose"
 
 
 def _terminal(facts: Facts) -> Supervisor | None:
@@ -229,14 +149,25 @@ def _terminal(facts: Facts) -> Supervisor | None:
     return Supervisor("shell", True, "it was started from a terminal")
 
 
-def _process_supervisor(facts: Facts) -> Supervisor | None:
+def _manager_in_session(facts: Facts) -> Supervisor | None:
+    """Before the terminal, from which such a manager may have been started itself."""
+    return _process_manager(facts, above=False)
+
+
+def _manager_above(facts: Facts) -> Supervisor | None:
+    """After it: a getty's, and with that a login's, is not what a shell's program runs under."""
+    return _process_manager(facts, above=True)
+
+
+def _process_manager(facts: Facts, *, above: bool) -> Supervisor | None:
     """Among the ancestors in our session, and the one above them."""
     pid = facts.ppid
     while pid > 1:
+        ours = facts.session_of(pid) == facts.session
         name = facts.name_of(pid)
-        if name in MANAGERS:
+        if (ours or above) and (name in MANAGERS or name.startswith(PM2)):
             return Supervisor(name, False, f"{name} (pid {pid}) tracks it by its pid")
-        if facts.session_of(pid) != facts.session:
+        if not ours:
             return None
         pid = facts.parent_of(pid)
     return None
@@ -248,6 +179,7 @@ QUESTIONS = (
     _superserver,
     _entered_container,
     _child_of_init,
+    _manager_in_session,
     _terminal,
-    _process_supervisor,
+    _manager_above,
 )

@@ -63,13 +63,14 @@ class Given:
     """The options of PEP 3143, and ours, as attributes that can be read and assigned.
 
     :param chroot_directory: path of the daemon's root directory, or None
-    :param working_directory: path; with a chroot relative to the new root
-    :param umask: file creation mask, 0 to 0o777
+    :param working_directory: path; with a chroot relative to the new root; None: left as it is
+    :param umask: file creation mask, 0 to 0o777; None: left as it is
     :param uid: user number or name; None: the real user of the process
     :param gid: group number or name; None: the primary group of a changed `uid`, else the real one
     :param initgroups: whether the new user's supplementary groups are set; otherwise none but `gid`
     :param prevent_core: whether core dumps are prevented
-    :param detach_process: True, False, or None: decided by who started us (see `supervisor`)
+    :param detach_process: True, False, or None: decided by who started us (see `supervisor`);
+        ``"force"`` detaches also where who started us would take the daemon for ended
     :param files_preserve: descriptors and file objects that stay open, from any iterable
     :param pidfile: path, `PidFile`, or any context manager, which is entered in the daemon
     :param stdin: file object, descriptor or path; None is ``/dev/null``
@@ -91,12 +92,12 @@ class Given:
         self,
         chroot_directory: Any = None,
         working_directory: Any = "/",
-        umask: int = 0,
+        umask: int | None = 0,
         uid: int | str | None = None,
         gid: int | str | None = None,
         initgroups: bool = False,
         prevent_core: bool = True,
-        detach_process: bool | None = None,
+        detach_process: bool | str | None = None,
         files_preserve: Iterable[Any] | None = None,
         pidfile: Any = None,
         stdin: Any = None,

@@ -13,6 +13,7 @@ from io import IOBase
 
 from ..errors import refuse
 from ..system import SIGNALS, signal, signal_name
+from ..system.paths import absolute_path, text_path
 from . import Given, default_signal_map
 from .frozen import Target
 from .frozen import freeze as freeze
@@ -63,10 +64,12 @@ def _seconds(option: str, value: object) -> float | None:
     raise refuse(option, value, "None or a positive number of seconds")
 
 
-def _umask(option: str, value: object) -> int:
+def _umask(option: str, value: object) -> int | None:
+    if value is None:
+        return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse(option, value, "a number from 0 to 0o777")
+    raise refuse(option, value, "None or a number from 0 to 0o777")
 
 
 def _path(option: str, value: object) -> str | None:
@@ -86,42 +89,14 @@ def lasting(value: Any) -> Any:
         raise refuse("an iterator", value, "one that can be read") from error
 
 
-def absolute_path(option: str, value: object) -> str:
-    """The path that the option gives.
-
-    :raises OptionError: it can't be one
-    """
-    return _absolute(option, _text(option, value))
-
-
-def _absolute(option: str, path: str) -> str:
-    try:
-        return os.path.abspath(path)
-    except OSError as error:
-        expected = f"an absolute path, as the current directory can't be told: {error.strerror}"
-        raise refuse(option, path, expected) from error
-
-
-def _text(option: str, value: object) -> str:
-    try:
-        path = os.fsdecode(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise refuse(option, value, "a path") from None
-    if not path or "\0" in path:
-        raise refuse(option, value, "a path that is not empty and has no NUL in it")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        raise refuse(option, value, "a path that can be written in bytes") from None
-    return path
-
-
-def _working_directory(value: object, chroot: str | None) -> str:
+def _working_directory(value: object, chroot: str | None) -> str | None:
     """With a chroot, a relative directory is relative to the new root."""
-    path = _text("working_directory", value)
+    if value is None:
+        return None
+    path = text_path("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
-    return _absolute("working_directory", path)
+    return absolute_path("working_directory", path)
 
 
 def _pidfile(option: str, value: Any) -> Any:

@@ -9,14 +9,15 @@ import os
 import sys
 
 from ..errors import OptionError
-from ..manager import Supervisor
 from ..system import is_main_thread, signal
 from . import DEFAULTS, default_signal_map, is_default
+from .detachment import detachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from ..manager import Supervisor
     from ..pidfile import PidFile
     from . import Given
 
@@ -26,12 +27,13 @@ class Options:
 
     Beside them: ``user``, ``home`` (of the new uid, or None), ``groups`` (the supplementary groups
     to set, or None to keep them), ``owner_changes``, ``supervisor`` (who started us, and the
-    reason for `detach_process`), and ``preserved`` (all descriptors that stay open).
+    reason for `detach_process`), ``goes_on`` (whether the launching process does), ``helper``
+    (whether it is a daemon beside the program), and ``preserved`` (all descriptors that stay open).
     """
 
     chroot_directory: str | None
-    working_directory: str
-    umask: int
+    working_directory: str | None
+    umask: int | None
     uid: int
     gid: int
     initgroups: bool
@@ -49,6 +51,7 @@ class Options:
     preserve_logging: bool
     record_trace: bool
     goes_on: bool
+    helper: bool
     supervisor: Supervisor
     user: str | None
     home: str | None
@@ -99,22 +102,30 @@ STREAMS = ("stdin", "stdout", "stderr")
 
 
 def freeze(
-    given: Given, *, forks: bool = True, goes_on: bool = False, always: bool = False
+    given: Given,
+    *,
+    forks: bool = True,
+    goes_on: bool = False,
+    always: bool = False,
+    serves: bool = False,
 ) -> Options:
     """Check and resolve every option.
 
     :param forks: whether the sequence has the step `detach`
     :param goes_on: whether the launching process does
     :param always: for `spawn`, which always detaches
+    :param serves: whether the daemon is the program all the same, and not a helper beside it
 
     :raises OptionError: names the option, the value and what is expected
     """
     if not goes_on:
         _require_place()
-    supervisor = _detachment(given._detach_process, forks=forks, always=always)
+    asked = _detach(given._detach_process)
+    helper = goes_on and not serves
+    supervisor = detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
     if goes_on and not supervisor.detach:
         _require_place()
-    keep = given._detach_process is None and not supervisor.detach
+    keep = asked is None and not supervisor.detach
     return Options(
         **{
             **DEFAULTS,
@@ -126,6 +137,7 @@ def freeze(
         },
         detach_process=supervisor.detach and forks,
         goes_on=goes_on,
+        helper=helper,
         supervisor=supervisor,
     )
 
@@ -152,23 +164,12 @@ def _default_signals(given: Given) -> dict[int, Any]:
     }
 
 
-def _detachment(given: object, *, forks: bool, always: bool) -> Supervisor:
-    if given is None and not always:
-        from ..manager.supervisor import detect
+def _detach(given: Any) -> bool | str | None:
+    if given is None or given is True or given is False:
+        return given
+    from .freezing import flag
 
-        return detect()
-    detach = given is None or given is True
-    if not detach and given is not False:
-        from .freezing import flag
-
-        detach = flag("detach_process", given)
-    if always:
-        if not forks:
-            raise OptionError(
-                "spawn() always detaches, and the sequence has no 'detach': leave that step in"
-            )
-        return Supervisor("not asked", True, "spawn always detaches")
-    return Supervisor("not asked", detach, f"detach_process={detach} was given")
+    return given if isinstance(given, str) and given == "force" else flag("detach_process", given)
 
 
 def _require_place() -> None:

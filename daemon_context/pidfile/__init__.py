@@ -1,14 +1,14 @@
-"""The pid file: its lock is the truth (see `daemon_context.pidfile.locks`), its content a hint."""
+"""The pid file: a hint for people. The lock beside it says whether the daemon lives, the record in
+that who it is (see `daemon_context.pidfile.locks` and `daemon_context.pidfile.record`).
+"""
 
 from __future__ import annotations
 
 import os
 
-from ..errors import DaemonError
-from . import lockedfile
-from .fitness import failed
+from ..errors import lock_error
+from .holder import pid_of
 from .lockedfile import LockedFile
-from .locks import pid_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,35 +64,31 @@ class PidFile(LockedFile):
         :raises LockTimeout: it was still held when the time was over (``lockfile.LockTimeout``)
         :raises PidFileError: the file can't be used (``lockfile.LockFailed``)
         """
-        if self.i_am_locking() and self._owner_locked:
+        if self._owned and self.i_am_locking():
             return
+        user = os.geteuid()
         try:
-            self.begin(os.geteuid(), timeout=timeout)
-            self.own()
+            self.begin(user, timeout=timeout)
+            self.own(user)
         except BaseException:
             self.abandon()
             raise
 
     def release(self) -> None:
-        """Unlock and remove the file.
+        """Unlock and remove the files.
 
         :raises NotLocked: nobody holds it (``lockfile.NotLocked``)
         :raises NotMyLock: this process does not hold it (``lockfile.NotMyLock``)
         """
         if not self.i_am_locking():
-            from .lockerrors import NotLocked, NotMyLock
-
             text = f"cannot release the pid file {self.path!r}: "
             holder = self.holder()
             if holder.state == "free":
                 text += "nobody holds its lock; acquire it first"
-                raise NotLocked(text, path=self.path)
+                raise lock_error("NotLocked", text, path=self.path)
             text += f"{holder}; only the process and the object that acquired it may release it"
-            raise NotMyLock(text, path=self.path, pid=holder.pid)
-        try:
-            self._let_go()
-        except OSError as error:
-            raise failed(self.path, error, "remove or empty") from error
+            raise lock_error("NotMyLock", text, path=self.path, pid=holder.pid)
+        self._let_go()
 
     def is_locked(self) -> bool:
         """Whether anybody holds the lock."""
@@ -100,14 +96,10 @@ class PidFile(LockedFile):
 
     def read_pid(self) -> int | None:
         """The pid in the file: a hint, nothing more. None: no file, or no pid in it."""
-        with lockedfile.at_work:
-            here = self._held_here()
-            if here is not None:
-                return pid_in(here._fd)
-            try:
-                return self._looked(pid_in)
-            except DaemonError:  # as lockfile has it
-                return None
+        try:
+            return pid_of(self.path)
+        except OSError:  # as lockfile has it
+            return None
 
     def break_lock(self) -> None:
         """Remove a stale file, or one's own. There is never a need: a start does it by itself.

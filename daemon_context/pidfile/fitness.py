@@ -30,22 +30,24 @@ def require_sense(timeout: object) -> None:
         raise refuse("timeout", timeout, expected)
 
 
-def require_fit_place(path: str, daemon_uid: int) -> None:
+def require_fit_place(path: str, file: str, daemon_uid: int) -> None:
     """What is there is fit; or it is nothing, and a file can be made.
 
+    :param path: the pid file
+    :param file: the same, or the lock file beside it
     :raises PidFileError: says what is there instead
     """
     try:
-        found = os.lstat(path)
+        found = os.lstat(file)
     except (FileNotFoundError, NotADirectoryError):
         _require_directory(path, os.path.dirname(path))
     except OSError as error:
         raise failed(path, error) from error
     else:
-        require_fit(path, found, daemon_uid)
+        require_fit(path, file, found, daemon_uid)
 
 
-def require_fit(path: str, found: os.stat_result, daemon_uid: int) -> None:
+def require_fit(path: str, file: str, found: os.stat_result, daemon_uid: int) -> None:
     """It is a regular file with one name, of nobody who could misuse it.
 
     :raises PidFileError: it is not
@@ -54,7 +56,7 @@ def require_fit(path: str, found: os.stat_result, daemon_uid: int) -> None:
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid not in users:
         from .refusals import unfit
 
-        raise unfit(path, found)
+        raise unfit(path, file, found)
 
 
 def _require_directory(path: str, directory: str) -> None:

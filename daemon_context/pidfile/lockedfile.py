@@ -1,51 +1,36 @@
-"""A locked file, in the parts that a start takes it through: begun in the launcher, owned by the
-daemon, abandoned by whoever is the last. `daemon_context.pidfile` gives it lockfile's interface.
+"""A pid file and the lock file beside it, in the parts that a start takes them through: begun in
+the launcher, owned by the daemon, abandoned by whoever is the last. `daemon_context.pidfile` gives
+them lockfile's interface.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-from _thread import RLock
 from time import monotonic
 
 from ..errors import DaemonError
-from ..options.freezing import absolute_path
 from ..system import SignalsHeld
 from ..system.descriptors import close_quietly, is_still, lifted
-from .fitness import failed, require_fit, require_fit_place, require_sense
-from .locks import (
-    OPEN_FLAGS,
-    OWNER,
-    Holder,
-    claim_session,
-    give_way_to_owner,
-    has_session,
-    holder_of,
-    open_for_reading,
-    try_lock,
-    unlock,
-    wait_a_while,
-)
+from ..system.paths import absolute_path
+from .files import CREATE, LOCK_MODE, clear, is_named, open_lock, removed, wait_a_while, write
+from .fitness import failed, require_fit_place, require_sense
+from .holder import SUFFIX, Holder, foreign_at, look
+from .locks import ALIVE, FREE, STARTING, lock, open_for_reading, share, try_lock, unshare
+from .record import identify, written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeVar
-
-    T = TypeVar("T")
+    from typing import Any
 
 MODE = 0o644  # FHS: readable by all
+REPLACED = "somebody removed or replaced it during the start"
 
 _held: set[LockedFile] = set()
-# Around each look at `_held` and what is opened and closed after it: closing any descriptor of a
-# file drops the lock as its owner that another thread has got in between.
-at_work = RLock()
 
 
 class LockedFile:
-    """A file whose lock says whether there is a daemon, and who it is.
+    """A pid file, and beside it the lock that says whether there is a daemon, and who it is.
 
     :param path: where; made absolute at once
     :param timeout: seconds to wait for a held lock; None or 0: don't wait
@@ -56,79 +41,44 @@ class LockedFile:
         self.path: str = absolute_path("pidfile", path)
         self.timeout = timeout
         self.handing_over = False
-        self._fd = -1
-        self._directory = -1
-        self._found: dict[int, os.stat_result] = {}  # what both descriptors are: see `_intact`
-        self._process = 0  # the one that may remove the file
-        self._owner_locked = False
+        self._process = 0  # the one that may remove the files
+        self._owned = False  # recorded, and not only begun
+        self._reset()
+
+    def _reset(self) -> None:
+        self._fd = self._lock_fd = -1
+        self._readers: dict[int, int] = {}  # what takes their places: see `_give_up_writing`
+        self._found: dict[int, os.stat_result] = {}  # what the descriptors are: see `_intact`
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
 
     def i_am_locking(self) -> bool:
         """Whether this process holds the lock, through this object."""
-        return self._process == os.getpid() and self._intact(self._fd)
+        return self._process == os.getpid() and self._intact(self._lock_fd)
 
     # --- who holds it
 
     def owner(self) -> int | None:
-        """The live daemon's pid, proven by the kernel; None if it can't be told."""
+        """The live daemon's pid, proven by lock and record; None if it can't be told."""
         holder = self.holder()
-        return holder.pid if holder.state == "running" else None
+        return holder.pid if holder.proven else None
 
     def holder(self) -> Holder:
-        """Who holds the lock, from the kernel.
+        """Who holds the lock.
 
         :raises PidFileError: it can't be told (``lockfile.LockFailed``)
         """
-        with at_work:
-            if self._held_here() is not None:
-                return Holder("running", os.getpid())
-            return self._looked(holder_of) or Holder("free")
-
-    def made_session(self, pid: int) -> bool:
-        """Whether the owner has that pid, and a start made its session and process group."""
-        with at_work:
-            if self._held_here() is not None:
-                return False
-            return bool(self._looked(lambda fd: has_session(fd, pid)))
-
-    def _looked(self, look: Callable[[int], T]) -> T | None:
-        """What a look at another process's file finds; None: there is none that could be locked.
-
-        :raises PidFileError: it can't be opened
-        """
+        if self.i_am_locking():
+            return Holder("running", os.getpid(), proven=True)
         try:
-            fd = open_for_reading(self.path)
+            holder = look(self.path)
         except OSError as error:
             raise failed(self.path, error, "read") from error
-        if fd is None:
-            return None
-        try:
-            return look(fd)
-        finally:
-            os.close(fd)
-
-    def _held_here(self) -> LockedFile | None:
-        """The object, this one or another, through which this process holds the file.
-
-        Opening the file once more, and closing it, would drop the owner's lock.
-        """
-        if self.i_am_locking():
-            return self
-        if not _held:
-            return None
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            return None
-        for other in tuple(_held):
-            if other.i_am_locking() and os.path.samestat(other._found[other._fd], found):
-                return other
-        return None
+        return (foreign_at(self.path) or holder) if holder.state == "free" else holder
 
     def _intact(self, fd: int) -> bool:
-        """Whether the descriptor, of the file or of its directory, is still ours."""
+        """Whether the descriptor is still ours."""
         return is_still(fd, self._found.get(fd))
 
     # --- the parts of a start
@@ -136,7 +86,7 @@ class LockedFile:
     @property
     def descriptors(self) -> set[int]:
         """What must stay open while the lock is held."""
-        return {fd for fd in (self._fd, self._directory) if self._intact(fd)}
+        return {fd for fd in self._found if self._intact(fd)}
 
     def check(self, daemon_uid: int) -> None:
         """Refuse, without opening anything, what is no fit pid file.
@@ -145,174 +95,114 @@ class LockedFile:
         :raises OptionError: the timeout can't be used
         """
         require_sense(self.timeout)
-        require_fit_place(self.path, daemon_uid)
+        for path in (self.path, self.path + SUFFIX):
+            require_fit_place(self.path, path, daemon_uid)
 
-    def begin(
-        self, daemon_uid: int, *, timeout: float | None = None, keep_directory: bool = True
-    ) -> None:
-        """Take the exclusion lock, and empty what a dead daemon has left. In the launcher.
+    def begin(self, daemon_uid: int, *, timeout: float | None = None) -> None:
+        """Take the lock of a start, and replace what a dead daemon has left. In the launcher.
 
         :raises AlreadyRunning: as `acquire`; LockTimeout and PidFileError as well
         """
-        if self.i_am_locking():
-            self._begin_again(keep_directory)
+        if self.i_am_locking():  # the program has locked it before: hand that over
+            self._owned = False
+            lock(self._lock_fd, STARTING)
+            self._open_readers(daemon_uid)
             return
         self.forget()  # a copy that a native fork made
         require_sense(self.timeout)
         try:
-            self._lock(daemon_uid, self.timeout if timeout is None else timeout, keep_directory)
-        except BaseException:
+            self._lock(daemon_uid, self.timeout if timeout is None else timeout)
+        except BaseException as error:
             self.abandon()
+            if isinstance(error, OSError) and not isinstance(error, DaemonError):
+                raise failed(self.path, error) from error
             raise
 
-    def _clear(self, found: os.stat_result) -> None:
-        """Empty what a dead daemon has left; never before the lock is held."""
-        self._empty(found)
-        if found.st_mode & 0o7777 != MODE:  # by the umask, or by whoever created it
-            try:
-                os.fchmod(self._fd, MODE)
-            except PermissionError:  # it is root's or the daemon's
-                pass
-        give_way_to_owner(self._fd)
+    def identify(self) -> None:
+        """Find out who this process is, for `own`: in a chroot there may be no ``/proc``."""
+        identify()
 
-    def _empty(self, found: os.stat_result) -> None:
-        # ext4 writes a file that was truncated to the disk when it is closed: not for nothing.
-        if found.st_size:
-            os.ftruncate(self._fd, 0)
+    def own(self, daemon_uid: int, *, in_reach: bool = True) -> None:
+        """Write who the daemon is, while that is permitted, and let live the lock. In the daemon.
 
-    def own(self) -> None:
-        """Take the owner's lock and write the pid. In the daemon."""
-        if self._fd < 0:
+        :param daemon_uid: the user that it becomes
+        :param in_reach: whether the path means the pid file here, as it does not in a chroot
+        """
+        if self._lock_fd < 0:
             raise DaemonError(
                 f"the pid file {self.path!r} was not locked; keep the step lock-pidfile",
                 path=self.path,
             )
         begun_in, self._process = self._process, os.getpid()
-        if not self._intact(self._fd):
-            lost = OSError(errno.EBADF, "somebody closed its descriptor during the start")
-            raise failed(self.path, lost, "write")
-        if begun_in != self._process:
-            claim_session(self._fd)
         try:
-            self._own()
+            if self.descriptors != self._found.keys():
+                raise OSError(errno.EBADF, "somebody closed its descriptor during the start")
+            if in_reach and not self._has_names():
+                raise OSError(errno.ESTALE, REPLACED)
+            self._own(daemon_uid, os.getpgid(0) if begun_in != self._process else 0)
         except OSError as error:
-            try:
-                self.disown()
-            except OSError:  # whoever holds the exclusion lock removes the file
-                pass
             raise failed(self.path, error, "write") from error
 
-    def _own(self) -> None:
-        while True:
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, OWNER)
-                break
-            except BlockingIOError:
-                holder = holder_of(self._fd)
-                if holder.state != "free":  # or let go in between
-                    raise OSError(errno.EAGAIN, str(holder)) from None
-        self._owner_locked = True
-        content = b"%d\n" % os.getpid()
-        if os.pwrite(self._fd, content, 0) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if not self._has_name():
-            raise OSError(errno.ESTALE, "somebody removed or replaced it during the start")
-
-    def disown(self) -> None:
-        """Undo `own`: the file is empty again, the exclusion lock is still held."""
-        self._empty(os.fstat(self._fd))
-        if self._owner_locked:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, OWNER)
-            self._owner_locked = False
+    def _own(self, daemon_uid: int, session: int = 0) -> None:
+        write(self._lock_fd, written(self.path, daemon_uid, session))
+        write(self._fd, b"%d\n" % os.getpid())
+        os.fchmod(self._fd, MODE)  # not before: who can read it, reads all of it
+        lock(self._lock_fd, ALIVE)
+        self._give_up_writing()
+        self._owned = True
 
     def resume(self) -> None:
         """Hold the lock as before a `begin` that found it held: in the launcher, to undo that."""
-        if self._directory < 0:
-            try:
-                self._keep_directory()
-            except OSError:  # then the file is emptied in the end, not removed
-                pass
-        self.own()
+        if not self._owned:
+            for reader in self._readers.values():
+                del self._found[reader]
+                os.close(reader)
+            self._readers = {}
+            self.own(os.geteuid())
 
     def forget(self) -> None:
         """Close this process's copies; whoever else has the lock keeps it."""
-        with at_work:
-            _held.discard(self)
-            fds, self._fd, self._directory = self.descriptors, -1, -1
-            self._found.clear()
-            self._owner_locked = False
-            for fd in fds:
-                close_quietly(fd)
+        _held.discard(self)
+        fds = self.descriptors
+        self._owned = False
+        self._reset()
+        for fd in fds:
+            close_quietly(fd)
 
     def abandon(self) -> None:
-        """Remove the file, or empty it where that is not permitted, and unlock it."""
-        if self._intact(self._fd):
+        """Remove the files where that is permitted, and unlock them."""
+        if self._intact(self._lock_fd):
             self._let_go()
         else:
             self.forget()
 
     def _let_go(self) -> None:
+        # Also for copies that a native fork's child has, where the file stays.
         try:
-            self._remove()
+            if self._intact(self._fd) and not removed(self.path, self._found[self._fd]):
+                unshare(self._fd)
+            if not removed(self.path + SUFFIX, self._found[self._lock_fd]):
+                lock(self._lock_fd, FREE)
         finally:
-            try:
-                unlock(self._fd)
-            finally:
-                self.forget()
+            self.forget()
 
-    def _begin_again(self, keep_directory: bool) -> None:
-        """The program has locked the file before it gives it to the context: hand that over."""
-        if self._owner_locked:
-            self.disown()
-        if not keep_directory:
-            self.leave_directory()
+    def _has_names(self) -> bool:
+        return all(
+            is_named(path, self._found[fd])
+            for path, fd in ((self.path, self._fd), (self.path + SUFFIX, self._lock_fd))
+        )
 
-    def leave_directory(self) -> None:
-        """Close its descriptor, which would be a way out of a chroot: in the end the file is
-        emptied and not removed.
-        """
-        if self._intact(self._directory):
-            os.close(self._directory)
-        self._directory = -1
+    # --- getting it
 
-    def _lock(self, daemon_uid: int, timeout: float | None, keep_directory: bool) -> None:
+    def _lock(self, daemon_uid: int, timeout: float | None) -> None:
         wait = timeout if timeout and timeout > 0 else 0
         deadline = monotonic() + wait
         while True:
-            with SignalsHeld(), at_work:
-                holder = self._try(daemon_uid, keep_directory)
+            with SignalsHeld():
+                holder = self._try(daemon_uid)
             if holder is None:
                 return
             self._wait_for(holder, deadline, wait)
-
-    def _try(self, daemon_uid: int, keep_directory: bool) -> Holder | None:
-        """Lock the file, and empty it; or who holds it."""
-        if self._held_here() is not None:
-            return Holder("here", os.getpid())
-        fd = self._open(daemon_uid)
-        if fd is None:
-            return Holder("free")
-        try:
-            if not try_lock(fd):
-                return holder_of(fd)
-            found = os.fstat(fd)
-            # Noted first: what fails from here on removes the file, which may be one of our making.
-            self._found[fd] = found
-            self._fd, self._process = fd, os.getpid()
-            _held.add(self)
-            if not self._is_named(found):
-                self.forget()
-                fd = -1  # closed
-                return Holder("free")  # unlinked between open and lock: the next one is another
-            if keep_directory:
-                self._keep_directory()
-            self._clear(found)
-        except OSError as error:
-            raise failed(self.path, error) from error
-        finally:
-            if self._fd != fd:
-                os.close(fd)
-        return None
 
     def _wait_for(self, holder: Holder, deadline: float, wait: float) -> None:
         if holder.state == "free":
@@ -322,100 +212,101 @@ class LockedFile:
             from .refusals import refused
 
             raise refused(self.path, holder, wait)
-        wait_a_while(None if holder.state == "here" else holder.pid, left)
+        wait_a_while(holder.pid if holder.proven and holder.pid != os.getpid() else None, left)
 
-    def _open(self, daemon_uid: int) -> int | None:
-        """Open or create; None if the file came or went in between, so try again."""
-        flags = os.O_RDWR | OPEN_FLAGS
+    def _try(self, daemon_uid: int) -> Holder | None:
+        """Lock it, and make a new pid file; or who holds it; free: try again."""
+        fd = open_lock(self.path, daemon_uid)
+        if fd is None:
+            return Holder("free")
         try:
-            fd = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, MODE)
-        except FileExistsError:
-            return self._open_existing(flags, daemon_uid)
-        except OSError as error:
-            require_fit_place(self.path, daemon_uid)  # has better words
-            raise failed(self.path, error) from error
-        return lifted(fd)
-
-    def _open_existing(self, flags: int, daemon_uid: int) -> int | None:
-        require_fit_place(self.path, daemon_uid)
-        try:
-            fd = lifted(os.open(self.path, flags))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            require_fit_place(self.path, daemon_uid)  # somebody has just changed what is there
-            raise failed(self.path, error) from error
-        try:
-            found = os.fstat(fd)
-            if found.st_nlink == 0:
+            if not try_lock(fd):
+                return self._in_the_way(fd)
+            if not self._take(fd):
+                return Holder("free")
+        finally:
+            if self._lock_fd != fd:
                 os.close(fd)
-                return None
-            require_fit(self.path, found, daemon_uid)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+        identify()
+        holder = self._make_pidfile(daemon_uid)
+        if holder is not None:
+            self.abandon()
+            return holder
+        self._open_readers(daemon_uid)
+        return None
 
-    def _is_named(self, found: os.stat_result) -> bool:
-        try:
-            return os.path.samestat(found, os.lstat(self.path))
-        except FileNotFoundError:
+    def _in_the_way(self, fd: int) -> Holder:
+        holder = look(self.path)
+        if holder.pid == os.getpid() and holder.proven:
+            return Holder("here", holder.pid)
+        # The daemon's user may hold a file of his own for ever; a start of his finds it replaced.
+        if os.fstat(fd).st_uid not in (0, os.geteuid()) and holder.state != "running":
+            os.unlink(self.path + SUFFIX)
+            return Holder("free")
+        return holder
+
+    def _take(self, fd: int) -> bool:
+        """Go on with the lock file; False: it is another one by now, or has to be."""
+        found = os.fstat(fd)
+        if not is_named(self.path + SUFFIX, found):
+            return False  # unlinked between open and lock
+        if found.st_uid != os.geteuid():  # a dead daemon's, whose user could forge a record
+            os.unlink(self.path + SUFFIX)
             return False
+        if found.st_mode & 0o777 != LOCK_MODE:
+            os.fchmod(fd, LOCK_MODE)
+        self._found[fd] = found
+        self._lock_fd, self._process = fd, os.getpid()
+        _held.add(self)
+        return True
 
-    def _keep_directory(self) -> None:
-        # O_PATH: enough to unlink in it, and works where the directory may not be read.
-        flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-        fd = lifted(os.open(os.path.dirname(self.path), flags))
+    def _make_pidfile(self, daemon_uid: int) -> Holder | None:
+        """A new one, so that nobody has it open or locked; or who holds the one that is there."""
         try:
-            self._found[fd] = os.fstat(fd)
+            fd = os.open(self.path, CREATE, LOCK_MODE)
+        except FileExistsError:
+            return clear(self.path, daemon_uid) or Holder("free")
         except OSError:
-            os.close(fd)
+            require_fit_place(self.path, self.path, daemon_uid)  # has better words
             raise
-        self._directory = fd
+        self._fd = fd = lifted(fd)
+        self._found[fd] = os.fstat(fd)
+        share(fd)  # so that other libraries, which lock it so, refuse to start beside us
+        return None
 
-    def _remove(self) -> None:
-        try:
-            found, name, directory = self._entry()
-            if os.path.samestat(found, self._found[self._fd]):
-                os.unlink(name, dir_fd=directory)
-                return
-        except OSError:  # gone; or not permitted any more, as another user or in a sticky directory
-            pass
-        self._empty(os.fstat(self._fd))
+    # --- giving up the right to write
 
-    def _has_name(self) -> bool:
-        """Whether the file is still in its directory, as far as we may see."""
-        try:
-            return os.path.samestat(self._entry()[0], self._found[self._fd])
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
+    def _open_readers(self, daemon_uid: int) -> None:
+        """Where the daemon becomes another user: what it gets in the place of what could write."""
+        if daemon_uid == os.geteuid():
+            return
+        for path, fd in ((self.path, self._fd), (self.path + SUFFIX, self._lock_fd)):
+            # By the path, as `/proc` may be out of reach.
+            reader = open_for_reading(path)
+            if reader is None:
+                raise OSError(errno.ESTALE, REPLACED)
+            self._readers[fd] = reader = lifted(reader)
+            self._found[reader] = os.fstat(reader)
+            if not os.path.samestat(self._found[reader], self._found[fd]):
+                raise OSError(errno.ESTALE, REPLACED)
 
-    def _entry(self) -> tuple[os.stat_result, str, int | None]:
-        """What has the file's name, and how to reach it: name and directory descriptor."""
-        if self._intact(self._directory):
-            name, directory = os.path.basename(self.path), self._directory
-            return os.stat(name, dir_fd=directory, follow_symlinks=False), name, directory
-        if self._owner_locked:
-            raise PermissionError  # in a chroot the path would name another file
-        return os.lstat(self.path), self.path, None
-
-
-def leave_directories() -> None:
-    """Of all pid files that this process has locked: see `LockedFile.leave_directory`."""
-    with at_work:
-        for lock in _held:
-            lock.leave_directory()
+    def _give_up_writing(self) -> None:
+        for fd, reader in self._readers.items():
+            if fd == self._lock_fd:
+                lock(reader, ALIVE)
+            else:
+                share(reader)
+            os.dup2(reader, fd, inheritable=False)
+            os.close(reader)
+            del self._found[reader]
+        self._readers = {}
 
 
 def _drop_copies() -> None:
     """A child that the daemon forks must not keep the lock alive after it."""
-    global at_work
-    at_work = RLock()  # of the parent's threads, one may have been at it
-    for lock in tuple(_held):
-        if not lock.handing_over:
-            lock.forget()
+    for held in tuple(_held):
+        if not held.handing_over:
+            held.forget()
 
 
 os.register_at_fork(after_in_child=_drop_copies)

@@ -1,71 +1,23 @@
-"""Why a pid file can't be had: the errors, and their words.
-
-The classes are also ``lockfile``'s wherever that is imported, as it is by every program that
-catches those (see `daemon_context.pidfile.lockerrors`, which has them for others). A refused start
-must not pay for it: importing ``lockfile`` costs more than all else that it does.
-"""
+"""Why a pid file can't be had: the words."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import sys
 
-from ..errors import DaemonError, DaemonOSEnvironmentError, StepError
+from ..errors import lock_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..embedding import Handle
-    from .locks import Holder
+    from ..errors import DaemonError
+    from .holder import Holder
 
-
-class AlreadyRunning(StepError):
-    """Another process holds the pid file's lock; `pid` is its pid where the kernel tells it."""
-
-    @property
-    def handle(self) -> Handle:
-        """A handle of the running daemon, proven by the lock; waits for one that is starting.
-
-        :raises DaemonError: there is none (any more), or it is in another pid namespace
-        """
-        if self.path is None:
-            raise DaemonError("nobody knows which pid file's daemon runs already")
-
-        from ..embedding import running
-
-        return running(str(self.path))
-
-
-class LockTimeout(StepError):
-    """The lock was still held when the time was over; `pid` as in `AlreadyRunning`."""
-
-
-class PidFileError(DaemonOSEnvironmentError):
-    """The pid file can't be used: `path` and, where the system gave one, `errno` say why."""
-
-
-class NotLocked(DaemonError):
-    """Released without being held."""
-
-
-class NotMyLock(DaemonError):
-    """Released by a process that does not hold it."""
-
-
-KINDS = (AlreadyRunning, LockTimeout, PidFileError, NotLocked, NotMyLock)
-for _class in KINDS:
-    _class.__module__ = (
-        f"{__package__}.lockerrors"  # where users import them from, and pickles look
-    )
-
-
-def join_lockfile() -> None:
-    """Where ``lockfile`` is imported, let the classes be its own as well."""
-    if "lockfile" in sys.modules:
-        from . import lockerrors  # noqa: F401
-
-
+# By the state of the holder: what is said, where it is no daemon of ours.
+KINDS = {
+    "foreign": ("AlreadyRunning", errno.EBUSY),
+    "unknown": ("PidFileError", errno.EAGAIN),
+}
 WRITABLE = "do it as a user who may, or give a path where you may, such as in $XDG_RUNTIME_DIR"
 ROOM = "make room there: blocks or inodes are used up (see df and df -i)"
 FILES = "close some files, or raise the limit on open ones (ulimit -n)"
@@ -82,7 +34,6 @@ REMEDIES = {
     errno.EMFILE: FILES,
     errno.ENFILE: FILES,
     errno.EBADF: "keep what pidfile.descriptors names open in steps of your own",
-    errno.EAGAIN: "end that process",
     errno.ENOLCK: "give a path on a local file system",
     errno.ESTALE: "start again, and leave the file alone: a stale one is never in the way",
 }
@@ -90,43 +41,37 @@ REMEDIES = {
 
 def unusable(
     path: str, why: str, number: int | None, verb: str = "lock", remedy: str = ""
-) -> PidFileError:
+) -> DaemonError:
     """What could not be done to the pid file, why, and what to do about it."""
-    join_lockfile()
     remedy = remedy or REMEDIES.get(number or 0, "give another path")
     text = f"cannot {verb} the pid file {path!r}: {why}; {remedy}"
-    return PidFileError(text, path=path, errno=number)
+    return lock_error("PidFileError", text, path=path, errno=number)
 
 
-def unfit(path: str, found: os.stat_result) -> PidFileError:
-    """What is there can't be a pid file, and must not be touched."""
+def unfit(path: str, file: str, found: os.stat_result) -> DaemonError:
+    """What is there can't be a pid file, or the lock file beside it, and must not be touched."""
+    why, number, remedy = _unfitness(path, found)
+    if file != path:
+        why = f"its lock file {file!r}: {why}"
+    return unusable(path, why, number, remedy=remedy)
+
+
+def _unfitness(path: str, found: os.stat_result) -> tuple[str, int, str]:
     if stat.S_ISLNK(found.st_mode):
-        return unusable(
-            path,
-            "it is a symlink, and none is followed: who may change it could have any file emptied",
-            errno.ELOOP,
-            remedy="give the path of the file itself, or remove the symlink",
-        )
+        why = "it is a symlink, and none is followed: it may lead to anybody's file"
+        return why, errno.ELOOP, "give the path of the file itself, or remove the symlink"
     if stat.S_ISDIR(found.st_mode):
         inside = os.path.join(path, "daemon.pid")
-        remedy = f"give the path of a file, such as {inside!r}"
-        return unusable(path, "it is a directory", errno.EISDIR, remedy=remedy)
+        return "it is a directory", errno.EISDIR, f"give the path of a file, such as {inside!r}"
     if not stat.S_ISREG(found.st_mode):
-        return unusable(path, f"it is a {_kind(found.st_mode)}, not a regular file", errno.EINVAL)
+        return f"it is a {_kind(found.st_mode)}, not a regular file", errno.EINVAL, ""
     if found.st_nlink > 1:
-        return unusable(
-            path,
-            f"the file has {found.st_nlink} names (hard links), and would be emptied under all",
-            errno.EMLINK,
-            remedy="remove this name, or give another path",
-        )
-    return unusable(
-        path,
-        f"it belongs to {_user(found.st_uid)}, who could change it: neither the launching user "
-        "nor root nor the daemon's user",
-        errno.EPERM,
-        remedy="remove it, or give a path in a directory where nobody else may write",
-    )
+        why = f"the file has {found.st_nlink} names (hard links), and may be another's too"
+        return why, errno.EMLINK, "remove this name, or give another path"
+    user = user_name(found.st_uid)
+    why = f"it belongs to {user}, who could change it: neither the launching user "
+    remedy = "remove it, or give a path in a directory where nobody else may write"
+    return f"{why}nor root nor the daemon's user", errno.EPERM, remedy
 
 
 def _kind(mode: int) -> str:
@@ -139,7 +84,8 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "special file")
 
 
-def _user(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Of a user, in words."""
     import pwd
 
     try:
@@ -150,12 +96,9 @@ def _user(uid: int) -> str:
 
 def refused(path: str, holder: Holder, waited: float = 0) -> DaemonError:
     """Somebody else holds the lock."""
-    join_lockfile()
     text = f"cannot lock the pid file {path!r}: {holder}"
     if waited:
         text += f", also after waiting {waited:g} seconds"
-        return LockTimeout(f"{text}; {holder.remedy}", path=path, pid=holder.pid)
-    text = f"{text}; {holder.remedy}"
-    if holder.state == "reader":
-        return PidFileError(text, path=path, pid=holder.pid, errno=errno.EAGAIN)
-    return AlreadyRunning(text, path=path, pid=holder.pid)
+    kind, number = KINDS.get(holder.state, ("AlreadyRunning", None))
+    kind = "LockTimeout" if waited else kind
+    return lock_error(kind, f"{text}; {holder.remedy}", path=path, pid=holder.pid, errno=number)

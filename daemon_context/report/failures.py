@@ -11,12 +11,12 @@ import linecache
 import sys
 from traceback import FrameSummary, StackSummary
 
-from .. import errors
 from ..errors import (
-    LOCK_ERRORS,
     DaemonError,
     DaemonOSEnvironmentError,
     StartError,
+    by_name,
+    is_lock_error,
     text_of,
 )
 from ..sequence import in_words
@@ -84,7 +84,7 @@ def _disbelieve(failure: DaemonError, walk: Walk, pid: int | None) -> None:
         failure.step = None
     failure.path = failure.path if failure.path in places else None
     failure.pid = pid
-    if type(failure).__name__ in LOCK_ERRORS:
+    if is_lock_error(failure):
         failure.path, failure.pid = pidfile, None  # the holder's pid nobody has proven
 
 
@@ -116,23 +116,12 @@ def _notes(facts: dict[str, Any]) -> list[str]:
 def _rebuilt(facts: dict[str, Any]) -> BaseException:
     """The class comes from an allow-list: a report must not choose what is run here."""
     text = _text(facts)
-    ours = _by_name(str(facts["ours"])) if facts["ours"] else None
+    ours = by_name(str(facts["ours"])) if facts["ours"] else None
     if ours is not None:
         return ours(text, **{key: v for key, v in facts["facts"].items() if _is_fact(key, v)})
     if "exit" in facts and facts["plain"]:
         return SystemExit(_exit_code(facts["exit"]))
     return _stand_in(facts, text)
-
-
-def _by_name(name: str) -> type[DaemonError] | None:
-    """The class of that name, if a report may name it: never anything but our own."""
-    kind = getattr(errors, name, None)
-    if kind is None and name in LOCK_ERRORS:
-        from ..pidfile import refusals
-
-        refusals.join_lockfile()
-        kind = getattr(refusals, name)
-    return kind if isinstance(kind, type) and issubclass(kind, DaemonError) else None
 
 
 class _Shown(str):
@@ -241,7 +230,9 @@ def _frame(file: str, line: int, name: str, known: set[str | None]) -> FrameSumm
     """
     text = linecache.getline(file, line) if file in known else ""
     where, what = shown(file, SHORT_LARGEST), shown(name, SHORT_LARGEST)
-    return FrameSummary(where, line, what, lookup_line=False, line=shown(text, SHORT_LARGEST))
+    return FrameSummary(
+        where, line, what, lookup_line=False, line=shown(text.strip(), SHORT_LARGEST)
+    )
 
 
 def _files(*names: Any) -> tuple[Any, ...]:

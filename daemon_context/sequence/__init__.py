@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
+from ..manager import connection
 from ..system import SignalsHeld
 from .step import Step
 from .walk import Walk, words
@@ -32,6 +33,7 @@ def start(walk: Walk) -> None:
         if walk.trace is not None:
             walk.trace.begin(walk)
         preflight(walk)
+        walk.manager = connection(walk.keep, stays=not walk.detaches, helper=walk.options.helper)
         perform(walk)
     except BaseException as error:
         opened = walk.is_ready if walk.detaches else walk.is_open

@@ -6,6 +6,7 @@ import os
 import sys
 
 from ..errors import StartError, text_of
+from ..manager import Manager
 from ..system import SignalsHeld
 from ..system.descriptors import close_quietly, lifted
 
@@ -46,6 +47,7 @@ class Walk:
         self.descriptors: set[int] = set()
         self.lasting: set[int] = set()  # acquired, and needed longer than the walk
         self.last_words: LastWords | None = None
+        self.manager = Manager()
         self.kept: set[int] = set()  # preserved beside those given
         self.others: set[int] | None = None  # open when the start began, and not preserved
         self.owners: Owners | None = None  # Python objects of what will be closed
@@ -86,6 +88,12 @@ class Walk:
         os.set_inheritable(fd, False)
         return fd
 
+    def keep(self, fd: int) -> int:
+        """The same, for longer than the walk."""
+        fd = self.acquire(fd)
+        self.lasting.add(fd)
+        return fd
+
     def close(self, *fds: int) -> None:
         """Close descriptors that the walk has acquired."""
         for fd in fds:
@@ -108,6 +116,7 @@ class Walk:
         self.opened[id(self)] = self
         if self.on_open is not None:
             self.on_open()
+        self.manager.begin(self.loop)
         unready = self.report.fds if self.report is not None else set()
         self.close(*self.descriptors.difference(self.lasting, unready))
         if self.ready_due:
@@ -124,6 +133,8 @@ class Walk:
         """
         with SignalsHeld():  # what a handler raises must find the state that the launcher knows
             self.is_ready = self.report is None or self.report.ready(status)
+            if self.is_ready:
+                self.manager.ready(status)
         if not self.is_ready:
             raise StartError("the start was cancelled before the daemon was ready")
 
@@ -140,6 +151,7 @@ class Walk:
             self.ended(None)
         self.is_open = self.is_ready = False
         self.opened.pop(id(self), None)
+        self.manager.end()
         self.loop.end()
         if self.last_words is not None:
             self.last_words.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..sequence.step import Steps
-from .coordination import LockPidfile, ReportReady, WritePidfile
+from .coordination import EnterPidfile, LockPidfile, ReportReady, WritePidfile
 from .descriptors import CloseDescriptors, FlushStreams
 from .detach import Detach
 from .streams import OpenStreams, RedirectStreams
@@ -30,11 +30,12 @@ DEFAULT_STEPS = Steps(
         ChangeRoot(),
         SetUmask(),
         ChangeDirectory(),
+        WritePidfile(),
         ChangeOwner(),
         PreventCore(),
         InstallSignals(),
         RedirectStreams(),
-        WritePidfile(),
+        EnterPidfile(),
         ReportReady(),
     )
 )
@@ -46,6 +47,7 @@ __all__ = [
     "ChangeRoot",
     "CloseDescriptors",
     "Detach",
+    "EnterPidfile",
     "FlushStreams",
     "InstallSignals",
     "LockPidfile",

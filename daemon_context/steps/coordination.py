@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 
+from ..errors import from_lockfile
 from ..sequence.step import Step
 
 TYPE_CHECKING = False
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..options.frozen import Options
     from ..pidfile import PidFile
     from ..sequence import Walk
+
+OTHER = "the given pidfile has a way of its own to be entered: in the daemon"
 
 
 class LockPidfile(Step):
@@ -32,9 +34,7 @@ class LockPidfile(Step):
         return f"lock the pid file {_lock(options).path!r}"
 
     def why_not(self, options: Options) -> str:
-        if options.pidfile is None:
-            return "no pidfile is given"
-        return "the given pidfile has a way of its own to be entered: in the daemon"
+        return "no pidfile is given" if options.pidfile is None else OTHER
 
     def check(self, walk: Walk) -> None:
         _lock(walk.options).check(walk.options.uid)
@@ -42,8 +42,7 @@ class LockPidfile(Step):
     def apply(self, walk: Walk) -> bool:
         lock = _lock(walk.options)
         held = lock.i_am_locking()
-        # In a chroot a descriptor of a directory outside it would be a way out.
-        lock.begin(walk.options.uid, keep_directory=walk.options.chroot_directory is None)
+        lock.begin(walk.options.uid)
         return held
 
     def undo(self, walk: Walk, memory: bool) -> None:
@@ -55,46 +54,59 @@ class LockPidfile(Step):
 
 
 class WritePidfile(Step):
-    """Own the pid file's lock and write the pid (FHS); or enter the given context manager."""
+    """Write the pid (FHS), and into the lock file who the daemon is; from then on the lock says
+    that it lives. A daemon that becomes another user can write neither file after this.
+    """
 
     name = "write-pidfile"
     touches = frozenset({"descriptors"})
     after = {
         "detach": "the pid is known only after the forks",
         "lock-pidfile": "the content may be changed only by who holds the lock",
-        "close-descriptors": "closing another descriptor of the file would drop the lock",
     }
 
     def needed(self, options: Options) -> bool:
-        return options.pidfile is not None
+        return options.pidfile_lock is not None
 
     def describe(self, options: Options) -> str:
-        if options.pidfile_lock is None:
-            return f"enter the pid file {options.pidfile!r}"
-        return f"write the pid to {options.pidfile_lock.path!r}"
+        return f"write the pid to {_lock(options).path!r}"
 
     def why_not(self, options: Options) -> str:
-        return "no pidfile is given"
-
-    def check(self, walk: Walk) -> None:
-        if walk.options.pidfile_lock is None and "lockfile" in sys.modules:
-            # Now, while it can be read: in a chroot it can't.
-            from ..pidfile import lockerrors  # noqa: F401
+        return "no pidfile is given" if options.pidfile is None else OTHER
 
     def apply(self, walk: Walk) -> None:
         options = walk.options
-        if options.pidfile_lock is None:
-            _enter(options.pidfile)
-        else:
-            options.pidfile_lock.own()
+        _lock(options).own(options.uid, in_reach=options.chroot_directory is None)
+        walk.entered = True
+
+    def undo(self, walk: Walk, memory: Any) -> None:
+        walk.entered = False  # the files are for who has locked them to undo
+
+
+class EnterPidfile(Step):
+    """Enter a context manager of another kind that is given as the pid file: as the daemon's user,
+    and inside a chroot.
+    """
+
+    name = "enter-pidfile"
+    after = {"detach": "it belongs to the process that enters it"}
+
+    def needed(self, options: Options) -> bool:
+        return options.pidfile is not None and options.pidfile_lock is None
+
+    def describe(self, options: Options) -> str:
+        return f"enter the pid file {options.pidfile!r}"
+
+    def why_not(self, options: Options) -> str:
+        return "no pidfile is given" if options.pidfile is None else "the pid file is one of ours"
+
+    def apply(self, walk: Walk) -> None:
+        _enter(walk.options.pidfile)
         walk.entered = True
 
     def undo(self, walk: Walk, memory: Any) -> None:
         walk.entered = False
-        if walk.options.pidfile_lock is None:
-            walk.options.pidfile.__exit__(None, None, None)
-        else:
-            walk.options.pidfile_lock.disown()
+        walk.options.pidfile.__exit__(None, None, None)
 
 
 class ReportReady(Step):
@@ -108,6 +120,7 @@ class ReportReady(Step):
     after = {
         "detach": "there is nobody to report to before the forks",
         "write-pidfile": "exit 0 promises that the pid file is there",
+        "enter-pidfile": "exit 0 promises that the pid file is there",
     }
 
     def needed(self, options: Options) -> bool:
@@ -132,8 +145,7 @@ def _enter(pidfile: Any) -> None:
     try:
         pidfile.__enter__()
     except Exception as error:
-        lockerrors = sys.modules.get("daemon_context.pidfile.lockerrors")
-        known = lockerrors.from_lockfile(error, pidfile) if lockerrors else None
+        known = from_lockfile(error, pidfile)
         if known is None:
             raise
         raise known from error

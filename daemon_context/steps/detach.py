@@ -49,7 +49,7 @@ class Detach(Step):
                 "ever; for a body that says so itself, use readiness='explicit'"
             )
         _require_main_thread()
-        _consider_threads(walk.options.threads)
+        consider_threads(walk.options.threads)
 
     def apply(self, walk: Walk) -> None:
         walk.attempted = None  # what it changes ends with the other processes
@@ -59,10 +59,10 @@ class Detach(Step):
         mask = block_signals()
         try:
             report = walk.report = Report(walk)
-            _hand_over(walk, True)
+            hand_over(walk, True)
             leader = _fork("first")
         except BaseException:
-            _hand_over(walk, False)
+            hand_over(walk, False)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             raise
         if leader:
@@ -86,7 +86,7 @@ def _launch(walk: Walk, report: Report, leader: int, mask: Any) -> None:
         walk.number = 0  # a report names its step itself; the body that failed is none
         raise
     finally:
-        _hand_over(walk, False)
+        hand_over(walk, False)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
@@ -109,7 +109,9 @@ def _lead(walk: Walk, report: Report, mask: Any, activated: bool) -> None:
         report.lead(daemon)
     walk.process = "daemon"
     _handle_children(children, children)
-    _hand_over(walk, False)
+    hand_over(walk, False)
+    if walk.options.pidfile_lock is not None:
+        walk.options.pidfile_lock.identify()
     report.begin_daemon()
     walk.note("second fork")
     if activated:
@@ -138,7 +140,7 @@ def _handle_children(given: Any, handler: Any) -> None:
         signal.signal(signal.SIGCHLD, handler)
 
 
-def _hand_over(walk: Walk, under_way: bool) -> None:
+def hand_over(walk: Walk, under_way: bool) -> None:
     """The one time when forked processes go on with the start, and must keep the lock."""
     if walk.options.pidfile_lock is not None:
         walk.options.pidfile_lock.handing_over = under_way
@@ -159,7 +161,7 @@ def _require_main_thread() -> None:
     )
 
 
-def _consider_threads(policy: str) -> None:
+def consider_threads(policy: str) -> None:
     if policy == "ignore" or not has_threads():
         return
     from ..system.threads import live_threads

@@ -13,7 +13,7 @@ from ..sequence.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..options import Options
+    from ..options.frozen import Options
     from ..sequence import Walk
 
 # keyctl(2) has no function in libc; numbers from the kernel's asm/unistd.h, of 64-bit programs.

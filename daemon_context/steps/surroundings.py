@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import stat
-import sys
 
 from ..errors import DaemonOSEnvironmentError
 from ..sequence.step import Step
@@ -73,9 +72,6 @@ class ChangeRoot(Step):
     def apply(self, walk: Walk) -> None:
         if walk.options.owner_changes:
             _look(walk)  # what change-owner asks is out of reach in the new root
-        pidfiles = sys.modules.get("daemon_context.pidfile.lockedfile")
-        if pidfiles is not None:
-            pidfiles.leave_directories()
         os.chroot(walk.options.chroot_directory or "")
         os.chdir("/")  # the old working directory would be a way out
 
@@ -87,11 +83,17 @@ class SetUmask(Step):
     at_once = True
     touches = frozenset({"umask"})
 
+    def needed(self, options: Options) -> bool:
+        return options.umask is not None
+
     def describe(self, options: Options) -> str:
         return f"set the umask to {options.umask:03o}"
 
+    def why_not(self, options: Options) -> str:
+        return "umask=None leaves it as it is"
+
     def apply(self, walk: Walk) -> int:
-        return os.umask(walk.options.umask)
+        return os.umask(walk.options.umask or 0)
 
     def undo(self, walk: Walk, memory: int) -> None:
         os.umask(memory)
@@ -106,12 +108,18 @@ class ChangeDirectory(Step):
     after = {"change-root": "with a chroot the directory is one inside the new root"}
     remedy = "set working_directory to a directory that exists and may be entered"
 
+    def needed(self, options: Options) -> bool:
+        return options.working_directory is not None
+
     def describe(self, options: Options) -> str:
         return f"change the working directory to {options.working_directory!r}"
 
+    def why_not(self, options: Options) -> str:
+        return "working_directory=None leaves it as it is"
+
     def check(self, walk: Walk) -> None:
         options = walk.options
-        path = options.working_directory
+        path = options.working_directory or ""
         if options.chroot_directory and "change-root" in walk.steps:
             path = os.path.join(options.chroot_directory, path.lstrip("/"))
             if _has_symlink(options.chroot_directory, path):
@@ -120,7 +128,7 @@ class ChangeDirectory(Step):
 
     def apply(self, walk: Walk) -> str | None:
         before = _working_directory()
-        os.chdir(walk.options.working_directory)
+        os.chdir(walk.options.working_directory or "")
         return before
 
     def undo(self, walk: Walk, memory: str | None) -> None:
@@ -154,6 +162,7 @@ class ChangeOwner(Step):
         "detach": "only the launcher's own user may undo what the launcher did",
         "change-root": "only root can change the root directory",
         "lock-pidfile": "the pid file is opened with the launching user's rights",
+        "write-pidfile": "who the daemon is, only the launching user may write",
         "open-streams": "log files are opened with the launching user's rights",
     }
 
@@ -232,7 +241,7 @@ class InstallSignals(Step):
         mask = block_signals()
         try:
             for number, handler in walk.options.signal_map.items():
-                before[number] = signal.signal(number, handler)
+                before[number] = signal.signal(number, _announced(walk, number, handler))
             signal.pthread_sigmask(signal.SIG_SETMASK, mask.difference(walk.options.signal_map))
         except BaseException:
             self.undo(walk, (before, mask))
@@ -245,6 +254,13 @@ class InstallSignals(Step):
             if handler is not None:  # None: installed by C code, can't be put back from here
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _announced(walk: Walk, number: int, handler: Any) -> Any:
+    """A handler for SIGHUP is taken for one that reloads, of which a manager wants to hear."""
+    if number == signal.SIGHUP and callable(handler) and not getattr(handler, "announces", False):
+        return walk.manager.around(handler)
+    return handler
 
 
 def _in_words(signal_map: dict[int, Any]) -> str:

@@ -18,13 +18,14 @@ class Group:
     """The group of a daemon that lives when this is made.
 
     :param pidfd: the daemon's
+    :param recorded: the number of the group that its start has made, as its record says; 0: none
     """
 
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, pid: int, pidfd: int, recorded: int) -> None:
         self.pid, self.pidfd = pid, pidfd
         # First: who has started before it and is in that session is in the daemon's own.
         self.since = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-        self.number = _of_start(pid)
+        self.number = recorded if recorded and _of_start(pid) == recorded else 0
 
     def kill(self) -> None:
         """SIGKILL to all that the daemon leaves behind in it, and to nobody who has got its number

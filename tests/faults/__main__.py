@@ -3,7 +3,7 @@
 python -m tests.faults                    every fault, in one variant
 python -m tests.faults --list pidfile     the system calls of an undisturbed start
 python -m tests.faults --full             all variants, deaths, signals, 500 random cycles and the
-                                          rivals; writes docs/guarantees.md
+                                          rivals; writes docs/explanation/guarantees.md
 python -m tests.faults --case VARIANT ROLE CALL N ACTION     one run, in full
 """
 

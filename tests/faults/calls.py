@@ -7,7 +7,7 @@ import fcntl
 import os
 import platform
 
-from .frames import target_of, text_at
+from .facts import target_of, text_at
 
 MACHINE = platform.machine()
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(MACHINE, 0)
@@ -105,6 +105,7 @@ ERRORS = {
     "fcntl(F_SETLK)": "ENOLCK EINTR EAGAIN",
     "fcntl(F_OFD_GETLK)": "EINVAL ENOLCK",
     "fcntl(F_GETLK)": "EINVAL ENOLCK",
+    "flock": "ENOLCK",
     "read": "EINTR EIO",
     "pread64": "EINTR EIO",
     "read(pipe)": "EINTR",

@@ -47,7 +47,8 @@ def _worker(place: Path, cases: list[Case], options: Sequence[str]) -> subproces
         "PYTHONDONTWRITEBYTECODE": "1",
         "LC_ALL": "C",
     }
-    command = [sys.executable, "-m", "tests.faults.worker", place, place.with_suffix(".json")]
+    command = [sys.executable, "-m", "tests.faults.worker", str(place)]
+    command.append(str(place.with_suffix(".json")))
     with open(place.with_suffix(".out"), "wb") as out, open(place.with_suffix(".err"), "wb") as err:
         return subprocess.Popen(
             [*command, *options],

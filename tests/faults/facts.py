@@ -97,23 +97,19 @@ def _without_numbers(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def lock_of(path: str) -> tuple[bool, int]:
-    """Whether anybody holds the lock of the pid file, and the pid of its owner or 0."""
+    """Whether anybody holds the lock of the pid file, and the pid of the recorded daemon or 0."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False, 0
     try:
-        exclusion = _lock(fd, fcntl.F_OFD_GETLK, 0)
-        owner = _lock(fd, fcntl.F_GETLK, 1)
+        asked = struct.pack(FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
+        kind = struct.unpack(FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+        head = os.pread(fd, 100, 0).partition(b"\n")[0].split()
     finally:
         os.close(fd)
-    return exclusion[0] != fcntl.F_UNLCK, owner[1] if owner[0] != fcntl.F_UNLCK else 0
-
-
-def _lock(fd: int, command: int, start: int) -> tuple[int, int]:
-    answer = fcntl.fcntl(fd, command, struct.pack(FLOCK, fcntl.F_WRLCK, 0, start, 1, 0))
-    kind, _, _, _, pid = struct.unpack(FLOCK, answer)
-    return kind, pid
+    named = int(head[1]) if kind == fcntl.F_RDLCK and head[:1] == [b"pid"] else 0
+    return kind != fcntl.F_UNLCK, named
 
 
 def _read(path: str) -> str:

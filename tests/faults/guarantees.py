@@ -13,7 +13,7 @@ from .campaign import ROOT
 from .run import Case
 from .verdict import Verdict
 
-PAGE = ROOT / "docs" / "guarantees.md"
+PAGE = ROOT / "docs/explanation/guarantees.md"
 FULL = "python -m tests.faults --full"
 MACHINE = "MACHINE_EXAMPLES=250 pytest tests/test_pidfile_machine.py"
 Found = Mapping[str, Sequence[Verdict]]
@@ -84,8 +84,8 @@ def _page(found: Found, others: Found) -> str:
     return f"""# Guarantees
 
 Each is proven from outside, on real processes. This page is written by `{FULL}`.
-What the tests are worth is in [mutation tests](mutation.md), what they reach in
-[coverage](coverage.md).
+What the tests are worth is in [mutation tests](../project/mutation.md), what they reach in
+[coverage](../project/coverage.md).
 
 {_table(found)}
 

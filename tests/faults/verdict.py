@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from . import calls, facts, programs
 from .run import Case
 
-ALWAYS_THERE = {"stdout", "stderr", programs.DATA, programs.ROOT, programs.PIDFILE}
+LOCK = f"{programs.PIDFILE}.lock"  # unlocked it is in nobody's way, as the pid file
+ALWAYS_THERE = {"stdout", "stderr", programs.DATA, programs.ROOT, programs.PIDFILE, LOCK}
 CALLERS = ("./stdout", "./stderr")
 SLOW = 8.0  # seconds; what a machine under load never takes, and a wait for nothing does
 FOR_GOOD = re.compile(r"changed for good in this process by: .*prevent-core")

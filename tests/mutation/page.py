@@ -12,7 +12,7 @@ from .mutants import Mutant, mutants_of
 from .plan import PLAN
 from .results import Key, Results
 
-PAGE = ROOT / "docs" / "mutation.md"
+PAGE = ROOT / "docs/project/mutation.md"
 JUDGEMENTS = Path(__file__).with_name("judgements.toml")
 KINDS = {"equivalent": "equivalent", "unimportant": "does not matter"}
 

@@ -1,0 +1,40 @@
+"""The step that `Daemon` adds to a start: the status file is made beside the pid file."""
+
+from __future__ import annotations
+
+from ..sequence.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..control.statusfile import StatusFile
+    from ..options.frozen import Options
+    from ..sequence import Walk
+
+
+class OpenStatus(Step):
+    """Create the status file beside the pid file, in the launcher."""
+
+    name = "open-status"
+    touches = frozenset({"descriptors"})
+    after = {"lock-pidfile": "only who holds the lock may replace what a dead daemon has said"}
+    remedy = "give the pid file a path beside which the launching user can create this file, too"
+    at_once = True
+
+    def __init__(self, file: StatusFile) -> None:
+        self.file = file
+
+    def describe(self, options: Options) -> str:
+        return f"create the status file {self.file.path!r}"
+
+    def apply(self, walk: Walk) -> None:
+        try:
+            self.file.begin(walk.options)
+        except OSError:
+            self.file.end()
+            raise
+        self.file.fd = walk.acquire(self.file.fd)
+        walk.lasting.add(self.file.fd)
+
+    def undo(self, walk: Walk, memory: None) -> None:
+        walk.descriptors.discard(self.file.fd)
+        self.file.end()

@@ -1,0 +1,42 @@
+"""Sockets that a manager has opened and handed over (sd_listen_fds_with_names(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+FIRST = 3
+
+_taken: list[tuple[str, socket.socket]] = []
+
+
+def listen_fds() -> list[tuple[str, socket.socket]]:
+    """Name and socket of each that was handed over to this process, in the manager's order.
+
+    Before `open` or after it, which keeps them; from now on close-on-exec. What was handed over
+    and is no socket, such as a FIFO, is left out. Each call returns the same socket objects.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    if not _taken:
+        _taken.extend(_handed_over())
+    return list(_taken)
+
+
+def _handed_over() -> list[tuple[str, socket.socket]]:
+    try:
+        count = int(os.environ.get("LISTEN_FDS", ""))
+    except ValueError:
+        return []
+    given = os.environ.get("LISTEN_FDNAMES", "")
+    names = dict(enumerate(given.split(":") if given else (), FIRST))
+    found = []
+    for fd in range(FIRST, FIRST + count):
+        try:
+            os.set_inheritable(fd, False)
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                found.append((names.get(fd, "unknown"), socket.socket(fileno=fd)))
+        except OSError:  # the count is a claim: from here on nothing is open
+            break
+    return found

@@ -1,0 +1,219 @@
+"""Who holds a pid file: the lock says whether there is a daemon, the record who it is."""
+
+from __future__ import annotations
+
+import os
+from time import sleep
+
+from .locks import (
+    ALIVE,
+    FREE,
+    STARTING,
+    daemon_of_another_library,
+    locked,
+    open_for_reading,
+    pid_in,
+    shown,
+    who_holds,
+)
+from .record import Record
+
+SUFFIX = ".lock"
+RETRY, LOOKS = 0.01, 5  # seconds, and how often, for a process that holds the lock and isn't seen
+
+
+class Holder:
+    """Who holds a pid file's lock.
+
+    :ivar state: ``free``, ``starting``, ``running``, ``orphan``, ``foreign``, ``unknown`` or
+        ``here``
+    :ivar pid: the process, or None where it can't be told
+    :ivar proven: whether the pid is the recorded process, in a record that can be trusted: only
+        then may it be signalled
+    :ivar why: why it isn't proven
+    :ivar session: the session and process group that the daemon's start made; 0: none
+    """
+
+    def __init__(
+        self,
+        state: str,
+        pid: int | None = None,
+        *,
+        proven: bool = False,
+        why: str = "",
+        session: int = 0,
+    ) -> None:
+        self.state, self.pid, self.proven, self.why = state, pid, proven, why
+        self.session = session
+
+    def __str__(self) -> str:
+        named = f"with pid {self.pid}" if self.pid else "in another pid namespace"
+        child = f"its child (pid {self.pid})" if self.pid else "another process, a child perhaps,"
+        words = {
+            "free": "nobody holds its lock",
+            "starting": "the daemon is being started by another process",
+            "running": f"the daemon is already running {named}",
+            "orphan": f"the daemon is dead, but {child} still holds its lock",
+            "foreign": f"{self.why} (pid {self.pid}) holds it"
+            if self.pid
+            else f"{self.why} holds it",
+            "unknown": self.why,
+            "here": "this process holds its lock already",
+        }[self.state]
+        return f"{words}, {self.why}" if self.state == "running" and self.why else words
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        other = "or give this one a pid file of its own"
+        elsewhere = f"stop it there, for example in its container, {other}"
+        return {
+            "free": "try again",
+            "starting": "try again when it is ready, or give the pid file a timeout to wait",
+            "running": f"stop that one first, {other}" if self.pid else elsewhere,
+            "orphan": "end that process",
+            "foreign": f"stop it by its own means, {other}",
+            "unknown": f"end what holds it (fuser, lslocks), {other}",
+            "here": f"release it first, {other}",
+        }[self.state]
+
+
+def look(path: str) -> Holder:
+    """Who holds the pid file's lock.
+
+    :raises OSError: nobody can tell
+    """
+    try:
+        fd = open_for_reading(path + SUFFIX)
+    except PermissionError:
+        return _shown_to_anyone(path)
+    if fd is None:
+        return Holder("free")
+    try:
+        return _holder(path, fd)
+    finally:
+        os.close(fd)
+
+
+def _holder(path: str, fd: int) -> Holder:
+    kind = locked(fd)
+    if kind == FREE:
+        return Holder("free")
+    if kind == STARTING:
+        return Holder("starting")
+    record = Record.read(fd)
+    found = _recorded(path, fd, record)
+    # It may have been let go while we looked, and be another's by now.
+    if (locked(fd), Record.read(fd)) != (kind, record):
+        return look(path)
+    return found
+
+
+def _recorded(path: str, fd: int, record: Record | None) -> Holder:
+    """Whom the record names, and what is in the way of believing it."""
+    found = os.fstat(fd)
+    if record is None or not record.is_of(path):
+        return Holder("unknown", why=f"{path + SUFFIX!r} is locked, and has no record of a daemon")
+    if not record.lives:
+        return Holder("orphan", _orphan(fd, found)) if record.is_of_here else Holder("running")
+    why = ""
+    if found.st_uid not in (0, os.geteuid()):
+        why = f"says a file of uid {found.st_uid}, who can write what it likes; ask as that user"
+    elif found.st_nlink != 1:
+        why = f"says a file with {found.st_nlink} names, which may be another daemon's"
+    elif not record.keeps_its_user:
+        why = f"but that process is not of uid {record.uid} any more"
+    return Holder("running", record.pid, proven=not why, why=why, session=record.session)
+
+
+def _orphan(fd: int, found: os.stat_result) -> int | None:
+    """Who keeps a dead daemon's lock. What is ending loses its descriptors before its locks."""
+    for _ in range(LOOKS):
+        pid = who_holds(found)
+        if pid is not None or locked(fd) == FREE:
+            return pid
+        sleep(RETRY)
+    return None
+
+
+def _shown_to_anyone(path: str) -> Holder:
+    """For who may not read the record: what ``/proc/locks`` and the pid file say."""
+    lock = os.stat(path + SUFFIX, follow_symlinks=False)
+    modes = {mode for type_, mode, _ in shown(lock) if type_ == "OFDLCK"}
+    if not modes:
+        return Holder("free")
+    if "WRITE" in modes:
+        return Holder("starting")
+    return Holder(
+        "running",
+        pid_of(path),
+        why=f"says its pid file; who may read {path + SUFFIX!r}, can prove it",
+    )
+
+
+def pid_of(path: str) -> int | None:
+    """The pid in the pid file: a hint, nothing more.
+
+    :raises OSError: it can't be read
+    """
+    fd = open_for_reading(path)
+    if fd is None:
+        return None
+    try:
+        return pid_in(fd)
+    finally:
+        os.close(fd)
+
+
+def let_go(path: str) -> int | None:
+    """The recorded process that lives without holding the lock: it is no daemon any more, or has
+    closed what it did not open.
+    """
+    try:
+        fd = open_for_reading(path + SUFFIX)
+    except OSError:
+        return None
+    if fd is None:
+        return None
+    try:
+        record = Record.read(fd)
+    finally:
+        os.close(fd)
+    if record is None or not (record.is_of(path) and record.is_of_here and record.lives):
+        return None
+    return record.pid
+
+
+def older(fd: int) -> Holder | None:
+    """A live daemon of this library's older form, which has such a write lock on the pid file."""
+    if locked(fd, ALIVE) == FREE:
+        return None
+    found = os.fstat(fd)
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        return None  # a write lock needs the right to write: anybody's, here
+    if not any(lock[:2] == ("OFDLCK", "WRITE") for lock in shown(found)):
+        return None
+    return Holder("foreign", pid_in(fd), why="a daemon of an older form of this library")
+
+
+def foreign(fd: int, users: set[int]) -> Holder | None:
+    """A live daemon of another library that holds the pid file.
+
+    :param users: whose processes count
+    """
+    pid = daemon_of_another_library(fd, users)
+    return None if pid is None else Holder("foreign", pid, why="a daemon of another library")
+
+
+def foreign_at(path: str) -> Holder | None:
+    """The same, of the pid file at the path, for who only looks."""
+    try:
+        fd = open_for_reading(path)
+    except OSError:
+        return None
+    if fd is None:
+        return None
+    try:
+        return older(fd) or foreign(fd, {0, os.geteuid(), os.fstat(fd).st_uid})
+    finally:
+        os.close(fd)

@@ -1,0 +1,35 @@
+"""Paths, as options give them."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import refuse
+
+
+def absolute_path(option: str, value: object) -> str:
+    """The path that the option gives.
+
+    :raises OptionError: it can't be one
+    """
+    path = text_path(option, value)
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        expected = f"an absolute path, as the current directory can't be told: {error.strerror}"
+        raise refuse(option, path, expected) from error
+
+
+def text_path(option: str, value: object) -> str:
+    """The path as text, as the option gives it."""
+    try:
+        path = os.fsdecode(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise refuse(option, value, "a path") from None
+    if not path or "\0" in path:
+        raise refuse(option, value, "a path that is not empty and has no NUL in it")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise refuse(option, value, "a path that can be written in bytes") from None
+    return path
