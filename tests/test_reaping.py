@@ -126,15 +126,31 @@ def test_a_killed_daemon_is_told_as_a_shell_does(box: support.Sandbox) -> None:
     assert done.returncode == 128 + 9
 
 
+def test_the_pid_file_names_the_daemon(box: support.Sandbox) -> None:
+    """Which is no more process 1, that has written it before."""
+    done = box.run(
+        HEAD
+        + """
+    with DaemonContext(steps=steps, umask=0o022, pidfile="d.pid", working_directory="."):
+        print(os.getpid(), open("d.pid").read().strip(), d.PidFile("d.pid").owner(), flush=True)
+    """.replace("d.PidFile", "__import__('daemon_context').PidFile"),
+        prefix=NEW_PIDS,
+    )
+    assert done.returncode == 0, done.stderr
+    pid, written, owner = done.stdout.split()
+    assert pid == written == owner != "1"
+    assert not (box.path / "d.pid").exists()
+
+
+@pytest.mark.root
 def test_what_it_could_not_keep_is_refused(box: support.Sandbox) -> None:
     done = box.run(
         HEAD
         + """
     own = subprocess.Popen(["sleep", "60"])
-    late = DEFAULT_STEPS.insert_after("write-pidfile", ReapChildren())
-    for given in (steps, late):
+    for options in ({}, {"pidfile": "d.pid", "uid": 65534, "gid": 65534}):
         try:
-            DaemonContext(steps=given).open()
+            DaemonContext(steps=steps, **options).open()
         except ValueError as error:
             print(error)
     own.kill()
@@ -145,7 +161,7 @@ def test_what_it_could_not_keep_is_refused(box: support.Sandbox) -> None:
     first, second = done.stdout.splitlines()
     assert "process 1 has children already (pid " in first
     assert "start them after open()" in first
-    assert "after 'write-pidfile'" in second
+    assert "put it before 'write-pidfile'" in second
 
 
 def test_not_as_process_1_it_does_nothing(box: support.Sandbox) -> None:

@@ -58,8 +58,8 @@ def _forks() -> NoReturn:
 
 
 def _divert(stopped: Callable[[Captured], NoReturn]) -> None:
-    def start_walk(context: DaemonContext, *, spawning: bool = False) -> NoReturn:
-        stopped(Captured(context, None, "", spawning or context._detach_process is True))
+    def begin(context: DaemonContext, *, goes_on: bool = True, always: bool = False) -> NoReturn:
+        stopped(Captured(context, None, "", always or context._detach_process is True))
 
     def main(daemon: Daemon, argv: Any = None) -> NoReturn:
         stopped(Captured(daemon._make_context(detach=False), daemon, "run", False))
@@ -67,10 +67,9 @@ def _divert(stopped: Callable[[Captured], NoReturn]) -> None:
     def run_foreground(daemon: Daemon) -> NoReturn:
         stopped(Captured(daemon._make_context(detach=False), daemon, "", False))
 
-    for owner, replacement in (
-        (DaemonContext, start_walk),
-        (Daemon, main),
-        (Daemon, run_foreground),
+    for owner, name, replacement in (
+        (DaemonContext, "_begin", begin),
+        (Daemon, "main", main),
+        (Daemon, "run_foreground", run_foreground),
     ):
-        name = replacement.__name__
-        setattr(owner, "_start_walk" if name == "start_walk" else name, replacement)
+        setattr(owner, name, replacement)

@@ -47,10 +47,11 @@ class ReapChildren(Step):
         return "this is not process 1 of a container, or it detaches"
 
     def check(self, walk: Walk) -> None:
-        if "write-pidfile" in walk.steps.names[: walk.steps.index(self.name)]:
+        written = "write-pidfile" in walk.steps.names[: walk.steps.index(self.name)]
+        if written and walk.options.owner_changes and walk.options.pidfile_lock is not None:
             raise OptionError(
-                "'reap-children' comes after 'write-pidfile', which would write the pid of process "
-                "1, and not the daemon's: put it after 'install-signals'"
+                "'reap-children' comes after 'change-owner', and another user may not write into "
+                "the pid file that the daemon has another pid now: put it before 'write-pidfile'"
             )
         if children := _children():
             raise OptionError(
@@ -66,9 +67,18 @@ class ReapChildren(Step):
         try:
             if daemon := os.fork():
                 _reap(daemon)
+            _own_pidfile(walk)
         finally:
             hand_over(walk, False)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _own_pidfile(walk: Walk) -> None:
+    """It names process 1, if it is written already."""
+    pidfile = walk.options.pidfile_lock
+    if pidfile is not None and walk.entered:
+        pidfile.identify()
+        pidfile.own(walk.options.uid, in_reach=walk.options.chroot_directory is None)
 
 
 def _children() -> list[str]:
