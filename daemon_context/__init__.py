@@ -12,11 +12,14 @@ from .options import default_signal_map
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .daemon import Daemon as Daemon
+    from .embedding import running as running
     from .errors import AlreadyRunning as AlreadyRunning
     from .errors import DaemonError as DaemonError
     from .errors import DaemonOSEnvironmentError as DaemonOSEnvironmentError
     from .errors import DaemonProcessDetachError as DaemonProcessDetachError
+    from .errors import LockTimeout as LockTimeout
     from .errors import OptionError as OptionError
+    from .errors import PidFileError as PidFileError
     from .errors import SequenceError as SequenceError
     from .errors import StartError as StartError
     from .errors import StepError as StepError
@@ -38,9 +41,11 @@ __all__ = [
     "DaemonError",
     "DaemonOSEnvironmentError",
     "DaemonProcessDetachError",
+    "LockTimeout",
     "NewSessionKeyring",
     "OptionError",
     "PidFile",
+    "PidFileError",
     "ReapChildren",
     "SequenceError",
     "StartError",
@@ -49,6 +54,7 @@ __all__ = [
     "Steps",
     "default_signal_map",
     "listen_fds",
+    "running",
 ]
 
 # Imported when they are named; `lockfile`, behind AlreadyRunning, is heavy.
@@ -59,9 +65,11 @@ _LATE = {
     "DaemonError": "errors",
     "DaemonOSEnvironmentError": "errors",
     "DaemonProcessDetachError": "errors",
+    "LockTimeout": "errors",
     "NewSessionKeyring": "steps.keyring",
     "OptionError": "errors",
     "PidFile": "pidfile",
+    "PidFileError": "errors",
     "ReapChildren": "steps.reaping",
     "SequenceError": "errors",
     "StartError": "errors",
@@ -69,6 +77,7 @@ _LATE = {
     "StepError": "errors",
     "Steps": "sequence.step",
     "listen_fds": "manager.sockets",
+    "running": "embedding",
 }
 
 
@@ -78,3 +87,7 @@ def __getattr__(name: str) -> object:
     module = __import__(f"{__name__}.{_LATE[name]}", fromlist=[name])
     value = globals()[name] = getattr(module, name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,10 @@ import tempfile
 from .context import DaemonContext
 from .errors import DaemonError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
 LONGEST_PAUSE = 3600.0
 
 
@@ -40,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "context",
         nargs="?",
         metavar="MODULE:NAME",
-        help="a DaemonContext of yours; without it, one with all defaults",
+        help="a DaemonContext or a Daemon of yours; without it, a context with all defaults",
     )
     explain.add_argument("--json", action="store_true", help="as JSON")
     explain.set_defaults(run=_explain)
@@ -137,19 +141,21 @@ def _send_trace(context: DaemonContext, writer: int, *, as_json: bool) -> None:
             file.write(str(trace))
 
 
-def _named(name: str) -> DaemonContext:
+def _named(name: str) -> DaemonContext | Daemon:
+    from .daemon import Daemon
+
     module, _, attribute = name.partition(":")
     if module.endswith(".py") and os.path.exists(module):  # what is before the dot would be run
-        raise DaemonError(f"{name!r} is a file; give MODULE:NAME of a DaemonContext")
+        raise DaemonError(f"{name!r} is a file; give MODULE:NAME of a DaemonContext or a Daemon")
     sys.path.insert(0, "")
     try:
         context = getattr(importlib.import_module(module), attribute or "context")
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise DaemonError(
-            f"cannot find {name!r}: {error}; give MODULE:NAME of a DaemonContext"
+            f"cannot find {name!r}: {error}; give MODULE:NAME of a DaemonContext or a Daemon"
         ) from error
-    if not isinstance(context, DaemonContext):
-        raise DaemonError(f"{name!r} is no DaemonContext, but {context!r}")
+    if not isinstance(context, (DaemonContext, Daemon)):
+        raise DaemonError(f"{name!r} is no DaemonContext and no Daemon, but {context!r}")
     return context
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 
 from .options import DEFAULTS, Given, is_default
 
@@ -44,6 +45,7 @@ LOADED_WITH = {
     "stdout": "steps.logfiles",
     "uid": "options.owner",
 }
+LOADED_IN = os.getpid()
 
 
 class DaemonContext(Given):
@@ -80,6 +82,12 @@ class DaemonContext(Given):
             __import__(f"{__package__}.{LOADED_WITH[name]}")
         object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        walk, pidfile = self._walk, vars(self).get("pidfile")
+        state = "not open" if walk is None or not walk.is_open else f"open in pid {walk.owner}"
+        named = "" if pidfile is None else f", pid file {getattr(pidfile, 'path', pidfile)!r}"
+        return f"<{type(self).__name__}, {state}{named}>"
+
     @property
     def steps(self) -> Any:
         """The sequence; as given, or `DEFAULT_STEPS`."""
@@ -100,7 +108,7 @@ class DaemonContext(Given):
             from .system import owners  # noqa: F401
         if self._detach_process is None:
             from .manager import supervisor  # noqa: F401
-        if self.stderr is None and os.path.exists("/dev/log"):
+        if not isinstance(self.stderr, (str, bytes)) and os.path.exists("/dev/log"):
             from .report import lastwords  # noqa: F401
         self._steps = value
 
@@ -163,6 +171,7 @@ class DaemonContext(Given):
         from .embedding import handle_of
         from .embedding.target import raised, run_target
         from .errors import DaemonError, refuse
+        from .options.work import require_plain
 
         if self.is_open:
             raise DaemonError("spawn() was called on an open context; use another context")
@@ -172,6 +181,7 @@ class DaemonContext(Given):
             return spawn(self, target, args, kwargs)
         if not callable(target):
             raise refuse("target", target, "a function, or 'package.module:function'")
+        require_plain(f"target={target!r}", target)
         launcher = os.getpid()
         try:
             handle = handle_of(self._launched(self._begin(always=True)))
@@ -216,8 +226,11 @@ class DaemonContext(Given):
 
     def _launched(self, walk: Walk) -> Walk:
         """Walk the sequence; the walk, which is over in the launcher."""
+        from .options.place import require_own_process
         from .sequence import start
 
+        survives = walk.options.goes_on and walk.detaches
+        require_own_process(loaded_in=LOADED_IN, survives=survives)
         self._walk = walk
         try:
             start(walk)
@@ -350,7 +363,7 @@ class DaemonContext(Given):
         :param status: a few words about the state, for who started us (``systemctl status``) and
             for the handle that `spawn` returns
         """
-        from .errors import DaemonError
+        from .errors import DaemonError, warn
 
         walk = self._walk
         if walk is None or not walk.is_open:
@@ -360,9 +373,32 @@ class DaemonContext(Given):
         if not walk.is_ready:
             walk.ready(status)
             return
-        from warnings import warn
+        warn("the daemon was ready already; ready() does nothing", RuntimeWarning)
 
-        warn("the daemon was ready already; ready() does nothing", RuntimeWarning, stacklevel=2)
+    def reopen_streams(
+        self, signal_number: int | None = None, frame: FrameType | None = None
+    ) -> None:
+        """Open the paths given as `stdout` and `stderr` anew, once the files were rotated. In the
+        daemon, as its user. Every other stream stays as it is. Also a handler for the signal map:
+        ``"reopen_streams"``, which tells a failure to standard error.
+
+        :raises DaemonError: the context is not open, or a path can't be opened: the output goes
+            on into the old file
+        """
+        from .errors import DaemonError
+
+        walk = self._walk
+        if walk is None or not walk.is_open:
+            raise DaemonError("reopen_streams() is for the daemon: the context is not open")
+        if any(target.kind == "path" for target in walk.options.streams):
+            from .steps.logfiles import reopen  # loaded when the path was given
+
+            try:
+                reopen(walk.options)
+            except DaemonError as error:
+                if signal_number is None:
+                    raise
+                print(error, file=sys.stderr, flush=True)  # the daemon goes on
 
     # --- looking at it
 
@@ -382,11 +418,19 @@ class DaemonContext(Given):
         self.manager.beat()
 
     @property
-    def closed(self) -> tuple[Closed, ...]:
+    def closed_descriptors(self) -> tuple[Closed, ...]:
         """What `open` closed: the number of each descriptor, what it was, and who owned it."""
         from .sequence.keeping import closed
 
         return () if self._walk is None else closed(self._walk)
+
+    @property
+    def closed(self) -> tuple[Closed, ...]:
+        """Old name of `closed_descriptors`: of a file, ``closed`` says whether it is closed."""
+        from .errors import warn
+
+        warn("closed is closed_descriptors by now", DeprecationWarning)
+        return self.closed_descriptors
 
     @property
     def trace(self) -> Trace | None:

@@ -83,6 +83,12 @@ class StartError(StepError):
     """The daemon ended, fell silent or ran out of time before it was ready."""
 
 
+class SetupExit(StartError):
+    """`Daemon.setup` has called ``sys.exit``: the text is what it said, and `exit_status` 0 means
+    that there was nothing to do.
+    """
+
+
 class DaemonOSEnvironmentError(StepError, OSError):
     """The operating system refused something that a step needed (as in python-daemon)."""
 
@@ -210,3 +216,14 @@ def by_name(name: str) -> type[DaemonError] | None:
 def refuse(option: str, value: object, expected: str) -> OptionError:
     """The error for a value that can't be used."""
     return OptionError(f"{option}={value!r} can't be used: expected {expected}")
+
+
+def warn(text: str, kind: type[Warning]) -> None:
+    """Warn at the line of the program's own that has called us, from however deep below it."""
+    import warnings
+
+    frame, level = sys._getframe(1), 2  # noqa: SLF001 - no public one is as cheap
+    package = __name__.partition(".")[0]
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, kind, stacklevel=level)

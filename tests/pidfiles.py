@@ -125,7 +125,9 @@ STARTER = """
 
     def stop(job):
         try:
-            return {"pid": Daemon(job["stop"]).stop(job["schedule"]).pid}
+            daemon = Daemon(job["stop"])
+            daemon.stop(job["schedule"])
+            return {"pid": daemon.did.pid}
         except Exception as error:
             return {"error": str(error)}
 

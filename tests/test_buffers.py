@@ -12,7 +12,7 @@ import pytest
 from . import support
 
 HEAD = """
-import io, os, signal, socket, subprocess, sys
+import io, os, signal, socket, subprocess, sys, warnings
 from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
 from tests.launching import describe, report
 from tests.holders import double_fork
@@ -147,7 +147,7 @@ def test_two_owners_of_one_number_are_both_told(box: support.Sandbox) -> None:
         one = open("file", "wb", 0)
         two = open(one.fileno(), "wb", 0)
         with DaemonContext(**settings) as daemon:
-            report("closed", [one.closed, two.closed, len(daemon.closed)])
+            report("closed", [one.closed, two.closed, len(daemon.closed_descriptors)])
     """)  # fmt: skip
     assert succeeded(done) == ""
     assert json.loads(box.text("closed")) == [True, True, 1]
@@ -166,7 +166,7 @@ def test_odd_files_are_no_obstacle_and_owners_all_the_same(box: support.Sandbox)
                 return "seven"
         raw, text, elsewhere = Raw("one", "w"), Text(open("two", "wb")), Elsewhere()
         with DaemonContext(**settings) as daemon:
-            report("owners", [item.owner for item in daemon.closed])
+            report("owners", [item.owner for item in daemon.closed_descriptors])
             report("closed", [raw.closed, text.buffer.raw.closed, elsewhere.closed])
     """)  # fmt: skip
     assert succeeded(done) == ""
@@ -199,6 +199,7 @@ FILES = """
     random = open("random", "w+b"); random.write(b"early\\n"); random.seek(2); random.write(b"RLY")
     layers = io.TextIOWrapper(io.BufferedWriter(io.FileIO("layers", "w"), 1 << 16))
     layers.write("early\\n" * 5000); layers.write("x" * 100)
+    warnings.filterwarnings("ignore", ".*child process")
     kitten = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open("kitten", "w"), text=True)
     kitten.stdin.write("early\\n")
     connection = socket.socket(fileno=int(sys.argv[2]))
@@ -254,6 +255,7 @@ def test_buffers_are_written_once_and_before_the_fork(box: support.Sandbox, how:
 def test_a_program_at_a_pipe_ends_with_the_launcher(box: support.Sandbox) -> None:
     """The daemon keeps neither end of the pipe of a `subprocess` that was started before."""
     done = run(box, """
+        warnings.filterwarnings("ignore", ".*child process")
         kitten = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         report("kitten", kitten.pid)
         with DaemonContext(pidfile="d.pid", **settings) as daemon:
@@ -351,7 +353,7 @@ def test_after_a_failed_start_the_launcher_has_everything(box: support.Sandbox, 
             print("late", file=half, flush=True)
             os.write(number, b"late")
             assert one.recv(100) == b"early\\nlate\\n"
-            assert context.closed == ()
+            assert context.closed_descriptors == ()
             sys.exit(4)
     """, step)  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (4, "", "")

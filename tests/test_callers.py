@@ -293,7 +293,7 @@ def test_in_a_pid_namespace(box: support.Sandbox) -> None:
         assert not DaemonContext().detach_process
         steps = DEFAULT_STEPS.insert_after("set-umask", Fail("exit-7"))
         try:
-            DaemonContext(pidfile="d.pid", detach_process=True, steps=steps).open()
+            DaemonContext(pidfile="d.pid", detach_process="force", steps=steps).open()
         except DaemonError as error:
             failed = describe(error)
         subprocess.run([sys.executable, __file__, "start"], check=True)

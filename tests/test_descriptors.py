@@ -106,8 +106,8 @@ else:
         "usable": [fd for fd in closed if works(fd)],
         "path": [works(path[0]), is_open(path[0])],
         "path only": path,
-        "reserved": [item.fd for item in context.closed if item.owner is None],
-        "owned": [item.fd for item in context.closed if item.owner is not None],
+        "reserved": [item.fd for item in context.closed_descriptors if item.owner is None],
+        "owned": [item.fd for item in context.closed_descriptors if item.owner is not None],
         "open files": [file.fileno() for file in owners if not file.closed],
     })
 import signal
@@ -376,9 +376,10 @@ def test_programs_that_the_daemon_runs_have_standard_streams(
 
 def test_the_daemon_knows_what_was_closed(box: support.Sandbox) -> None:
     done = box.run("""
-        import os, select, socket
+        import os, select, socket, warnings
         from daemon_context import DaemonContext
         from tests.launching import report
+        warnings.filterwarnings("ignore", "an event loop")
         file = open("file", "w")
         number = os.open("file", os.O_RDONLY)
         place = os.open(".", os.O_RDONLY)
@@ -389,11 +390,12 @@ def test_the_daemon_knows_what_was_closed(box: support.Sandbox) -> None:
         wanted = [file.fileno(), number, place, one.fileno(), other.fileno(), poller.fileno(),
                   reader, writer]
         context = DaemonContext(files_preserve=[kept], detach_process=True, working_directory=".")
-        assert context.closed == ()
+        assert context.closed_descriptors == ()
         with context:
-            report("closed", [[item.fd, item.what, item.owner] for item in context.closed])
+            closed = context.closed_descriptors
+            report("closed", [[item.fd, item.what, item.owner] for item in closed])
             report("wanted", wanted)
-            report("repr", repr(context.closed[1]))
+            report("repr", repr(closed[1]))
     """)
     assert (done.returncode, done.stderr) == (0, "")
     wanted = json.loads(box.text("wanted"))
@@ -464,7 +466,7 @@ def test_what_a_step_of_yours_has_opened_is_closed(
         if sys.argv[2] == "True":
             steps = steps.remove("flush-streams")
         with DaemonContext(detach_process=True, steps=steps, working_directory=".") as daemon:
-            report("closed", [mine.fd in [item.fd for item in daemon.closed], works()])
+            report("closed", [mine.fd in [item.fd for item in daemon.closed_descriptors], works()])
     """, place, removed)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(box.text("closed")) == [True, False]
@@ -607,9 +609,10 @@ def test_shared_memory_outlives_the_launcher(box: support.Sandbox, how: str) -> 
 KINDS = ["none", "text", "binary", "socket", "number", "path", "pipe", "epoll", "borrowed", "two"]
 
 BATCH = """
-import io, json, os, select, socket, sys
+import io, json, os, select, socket, sys, warnings
 from daemon_context import DaemonContext
 from tests.launching import report
+warnings.filterwarnings("ignore", "an event loop")
 
 class Thing:
     \"\"\"Something at a number, that can be used late.\"\"\"
@@ -692,7 +695,7 @@ def daemon(things, context):
             late = ("late" * len(thing.objects)) * thing.kept
             if sorted(text.replace("early", "e")) != sorted("e" * thing.dirty + late):
                 faults.append(f"{thing.path} contains {text!r}")
-    closed = {item.fd for item in context.closed}
+    closed = {item.fd for item in context.closed_descriptors}
     wanted = {thing.number for thing in things if not thing.kept}
     if closed != wanted:
         faults.append(f"closed {closed}, not {wanted}")

@@ -12,7 +12,7 @@ import pytest
 
 from . import support
 
-PAGE = (support.ROOT / "docs/supervisors.md").read_text()
+PAGE = (support.ROOT / "docs/howto/supervisors.md").read_text()
 
 
 def block(mark: str) -> str:

@@ -201,7 +201,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("chroot_directory", "", "not empty"),
     ("chroot_directory", "a\0b", "NUL"),
     ("chroot_directory", object(), "a path"),
-    ("working_directory", 7, "a path"),
+    ("working_directory", -7, "a path or the descriptor"),
     ("working_directory", "", "not empty"),
     ("working_directory", "/tmp\0", "NUL"),
     ("working_directory", b"/tmp\0", "NUL"),

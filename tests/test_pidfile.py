@@ -451,7 +451,7 @@ def test_a_file_of_roots_that_anybody_may_write(public: Path, starter: Starter) 
 @pytest.mark.root
 def test_a_directory_that_may_not_be_written_is_named(public: Path, starter: Starter) -> None:
     result = starter.start(public / "d.pid", uid=NOBODY)
-    assert f"its directory '{public}': Permission denied" in result["text"]
+    assert f"Permission denied (its directory '{public}')" in result["text"]
     assert (result["errno"], result["step"]) == (13, "lock-pidfile")
 
 
@@ -810,7 +810,10 @@ def test_while_it_starts_nobody_owns_it(box: support.Sandbox, starter: Starter) 
         result = starter.start(path)
         assert result["status"] == 1
         assert "daemon_context.errors.AlreadyRunning" in result["kinds"]
-        assert "is being started by another process; try again" in result["text"]
+        about = (
+            f"the daemon is being started by another process (pid file {str(path)!r}); try again"
+        )
+        assert about in result["text"]
     assert program.wait(support.DEADLINE) == 0
     assert PidFile(path).owner() == box.pid()
 
@@ -932,9 +935,9 @@ def test_the_orphan_of_a_native_fork_is_named(box: support.Sandbox) -> None:
     with pytest.raises(AlreadyRunning) as caught:
         PidFile(path).acquire()
     assert caught.value.pid == child
-    assert f"the daemon is dead, but its child (pid {child}) still holds its lock; end that" in str(
-        caught.value
-    )
+    about = f"the daemon is dead, but its child (pid {child}) still holds its lock (pid file "
+    assert about in str(caught.value)
+    assert "; end that" in str(caught.value)
     end(child, signal.SIGKILL)
     with PidFile(path) as lock:
         assert lock.owner() == os.getpid()

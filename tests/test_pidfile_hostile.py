@@ -219,7 +219,8 @@ def test_as_a_user_who_may_not_write_there(starter: Starter, public: Path, there
     if there:
         path.write_text("1\n")
     before = picture(public)
-    result = refused(starter, path, "Permission denied; do it as a user who may", uid=NOBODY)
+    result = refused(starter, path, "; do it as a user who may", uid=NOBODY)
+    assert "': Permission denied" in result["text"]
     assert result["errno"] == 13
     assert picture(public) == before
 
@@ -289,7 +290,7 @@ def test_in_a_sticky_directory_a_stranger_gets_nowhere(
     assert not play(public, PLAYS[name][0].format(innocent=innocent.process.pid))
     assert picture(public) == before
     assert PidFile(path).owner() == daemon
-    assert f"already running with pid {daemon};" in starter.start(path)["text"]
+    assert f"already running with pid {daemon} (" in starter.start(path)["text"]
     end(daemon)
     assert list(public.iterdir()) == []
 
@@ -376,7 +377,8 @@ def test_on_a_read_only_file_system(mounting: Starter, there: bool) -> None:
         (seen / "d.pid").write_text("1\n")
     mounting.ask(run=["mount", "-o", "remount,ro", str(mounting.box.path / "mnt")])
     before = picture(seen)
-    result = refused(mounting, path, "Read-only file system; give a path on a file system that")
+    result = refused(mounting, path, "; give a path on a file system that")
+    assert "': Read-only file system" in result["text"]
     assert result["errno"] == 30
     assert picture(seen) == before
 
@@ -466,9 +468,9 @@ def test_a_running_daemon_is_named(box: support.Sandbox) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1] == (
-        f"daemon_context.errors.AlreadyRunning: cannot lock the pid file "
-        f"'{box.path / 'd.pid'}': the daemon is already running with pid {pid}; stop that one "
-        "first, or give this one a pid file of its own (step 2 of 15, lock-pidfile)"
+        f"daemon_context.errors.AlreadyRunning: already running with pid {pid} "
+        f"(pid file '{box.path / 'd.pid'}'); stop that one first, or "
+        "give this one a pid file of its own (step 2 of 15, lock-pidfile)"
     )
     assert box.processes() == {pid}
     assert (box.path / "d.pid").read_text() == f"{pid}\n"
@@ -501,7 +503,7 @@ def starts(starter: Starter, path: Path) -> None:
     daemon = int(path.read_text())
     assert path.read_text() == f"{daemon}\n"
     assert starter.daemons == known | {daemon}
-    assert f"already running with pid {daemon};" in starter.start(path)["text"]
+    assert f"already running with pid {daemon} (" in starter.start(path)["text"]
     end(daemon)
     assert not path.exists()
 
@@ -621,7 +623,7 @@ def test_numbers_that_come_again_in_a_container(box: support.Sandbox) -> None:
             assert done.returncode == 0, done
             daemon = int(pathlib.Path("d.pid").read_text())
             assert PidFile("d.pid").owner() == daemon
-            assert f"already running with pid {daemon};" in start().stderr
+            assert f"already running with pid {daemon} (" in start().stderr
             daemons.append(daemon - last)
             end(daemon, signal.SIGTERM)
             assert not os.path.exists("d.pid")

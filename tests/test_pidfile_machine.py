@@ -103,7 +103,7 @@ class PidFileMachine(RuleBasedStateMachine):
     def in_the_way(self) -> str:
         """What a start is told, as a pattern; '' if one wins."""
         if self.daemon:
-            return f"already running with pid {self.daemon};"
+            return f"already running with pid {self.daemon} "
         if self.keepers:
             pids = "|".join(map(str, self.keepers))
             return rf"the daemon is dead, but its child \(pid ({pids})\) still holds its lock; end"
@@ -171,7 +171,7 @@ class PidFileMachine(RuleBasedStateMachine):
             self.refused(results, f"{pattern}|being started" if self.refusal else pattern)
         else:
             self.begun(results)
-            self.refused(results, f"already running with pid {self.daemon};|being started")
+            self.refused(results, f"already running with pid {self.daemon} |being started")
 
     @precondition(lambda self: self.daemon)
     @rule(number=ENDS)
@@ -196,7 +196,7 @@ class PidFileMachine(RuleBasedStateMachine):
             self.begun(results)
         elif not others:
             self.begun(self.start_some(1))  # what comes next must not depend on who was faster
-        told = [f"already running with pid ({old}|{self.daemon});", "being started"]
+        told = [f"already running with pid ({old}|{self.daemon}) ", "being started"]
         self.refused(results, "|".join([*told, others] if others else told))
 
     @precondition(lambda self: self.lost)

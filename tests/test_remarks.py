@@ -329,3 +329,40 @@ def test_a_working_directory_on_a_removable_device_is_named(box: support.Sandbox
     """
     remarks = said(box, body, prefix=["unshare", "-m"])
     only(remarks, str(box.path / "stick"), "removable file system (vfat)", "can't be unmounted")
+
+
+# --- files
+
+
+@pytest.mark.parametrize(
+    ("opened", "given"),
+    [
+        ('open("notes", "w")', ""),
+        ('open("notes", "r+b", 0)', ""),
+        ('open("notes", "a")', "preserve_logging=False"),
+    ],
+)
+def test_a_file_that_is_closed_while_it_is_written_is_named(
+    box: support.Sandbox, opened: str, given: str
+) -> None:
+    (box.path / "notes").touch()
+    remarks = said(box, f"notes = {opened}; say({given})")
+    only(remarks, "the file 'notes'", "open for writing", "files_preserve")
+
+
+@pytest.mark.parametrize(
+    ("opened", "given"),
+    [
+        ('open("notes", "a")', ""),
+        ('open("notes", "w")', "files_preserve=[notes]"),
+        ('open("notes", "w")', "stderr=notes"),
+        ('open("notes")', ""),
+        ('open("/dev/null", "w")', ""),
+        ('logging.FileHandler("notes", "w")', ""),
+    ],
+)
+def test_a_file_that_is_kept_or_only_read_gets_no_remark(
+    box: support.Sandbox, opened: str, given: str
+) -> None:
+    (box.path / "notes").touch()
+    assert said(box, f"notes = {opened}; say({given})") == []

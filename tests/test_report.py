@@ -1093,9 +1093,10 @@ def test_a_fork_that_fails_is_an_error(
 # --- SIGCHLD, SIGPIPE, and children of the launcher's own
 
 CHILDREN = """
-    import os, signal, subprocess, sys
+    import os, signal, subprocess, sys, warnings
     from tests.launching import *
 
+    warnings.filterwarnings("ignore", ".*child process")
     how, end = sys.argv[1:]
     reaped = []
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 RELOAD_TIMEOUT = 30.0
 STARTING = 30.0  # seconds to wait for a start that is under way
+TAKEN_OVER = "; end it by its pid if it is, or start: that takes the file over"
 TICK = 0.02  # seconds between looks at what has no event: the lock, the status file
 
 
@@ -99,13 +100,14 @@ class Target:
         if holder.state == "free":
             found = status_of(pidfile)
             if found.state == "unknown":
-                raise DaemonError(f"cannot signal the daemon: {found.reason}", path=pidfile.path)
+                remedy = TAKEN_OVER if os.access(pidfile.path, os.R_OK) else ""
+                text = f"cannot signal the daemon: {found.reason}{remedy}"
+                raise DaemonError(text, path=pidfile.path)
             return None
         if not holder.proven or not holder.pid:
             number = errno.EACCES if holder.state == "running" and holder.pid else None
-            raise DaemonError(
-                f"cannot signal the daemon: {holder}", path=pidfile.path, errno=number
-            )
+            text = f"cannot signal the daemon: {holder} (pid file {pidfile.path!r})"
+            raise DaemonError(text, path=pidfile.path, errno=number)
         return cls._prove(pidfile, holder.pid, waiting)
 
     @classmethod
@@ -154,7 +156,7 @@ class Target:
         why = f"pid {self.pid} still runs" if not poll({self.pidfd}, 0) else str(holder)
         raise DaemonError(
             f"the daemon did not stop within {monotonic() - begun:.0f} seconds and all signals of "
-            f"the schedule: {why}",
+            f"the schedule: {why} (pid file {self.pidfile.path!r})",
             pid=self.pid,
             path=self.pidfile.path,
         )
@@ -205,7 +207,8 @@ def reload(
     """
     target = Target.find(pidfile, waiting)
     if target is None:
-        raise NotRunning("cannot reload: the daemon is not running", path=pidfile.path)
+        text = f"the daemon is not running, so it can't reload (pid file {pidfile.path!r})"
+        raise NotRunning(text, path=pidfile.path)
     try:
         path = statusfile.path_of(pidfile.path)
         begun = _begun(path, target.pid)
@@ -238,7 +241,8 @@ def _begun(path: str, pid: int) -> int:
         )
     number = said.get("reloads")
     if not isinstance(number, int):
-        raise DaemonError(f"cannot reload: the daemon (pid {pid}) is not ready yet", pid=pid)
+        text = f"the daemon (pid {pid}) is not ready yet, so it can't reload"
+        raise DaemonError(f"{text} ({_named(path)})", pid=pid)
     return number + bool(said.get("reloading"))
 
 
@@ -247,30 +251,40 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
     while monotonic() - begun < timeout:
         if poll({target.pidfd}, TICK):
             raise DaemonError(
-                f"the daemon (pid {target.pid}) ended while it reloaded", pid=target.pid
+                f"the daemon (pid {target.pid}) ended while it reloaded ({_named(path)})",
+                pid=target.pid,
             )
         said = statusfile.read(path) or {}
         done = said.get("reloads")
         if isinstance(done, int) and done > before:
             if said.get("reload_error"):
-                raise _refused(said["reload_error"], target.pid)
+                raise _refused(said["reload_error"], target.pid, path)
             return target.pid
         if target.waiting is not None and monotonic() - told > 1:
             told = monotonic()
             target.waiting("the daemon to reload", told - begun)
     raise DaemonError(
-        f"the daemon (pid {target.pid}) has not taken the reload within {timeout:g} seconds: "
-        "run() may be busy, it reloads when it comes to sleep()",
+        f"the daemon (pid {target.pid}) has not taken the reload within {timeout:g} seconds "
+        f"({_named(path)}): run() may be busy, it reloads when it comes to sleep()",
         pid=target.pid,
     )
 
 
-def _refused(said: Any, pid: int) -> DaemonError:
+def _named(path: str) -> str:
+    """The pid file of a status file, in words."""
+    return f"pid file {path.removesuffix(statusfile.SUFFIX)!r}"
+
+
+def _refused(said: Any, pid: int, path: str) -> DaemonError:
     from ..report.failures import in_short
 
     words, traceback = in_short(said)
+    if isinstance(said, dict) and said.get("reloaded") is True:
+        why = words.partition(": ")[2] or words  # the class says nothing here
+        return DaemonError(f"the daemon (pid {pid}) has reloaded, but {why}", pid=pid)
     error = DaemonError(
-        f"the daemon (pid {pid}) goes on with its old configuration, on_reload() raised {words}",
+        f"the daemon (pid {pid}, {_named(path)}) goes on with its old configuration, on_reload() "
+        f"raised {words}",
         pid=pid,
     )
     if traceback:

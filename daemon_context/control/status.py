@@ -106,7 +106,8 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     if not os.path.lexists(pidfile.path):
         return Status("stopped", "not running")
     if not os.access(pidfile.path, os.R_OK):
-        return Status("unknown", f"the pid file {pidfile.path!r} may not be read by this user")
+        text = f"the pid file {pidfile.path!r} may not be read by this user; ask as "
+        return Status("unknown", text + _reader(pidfile.path))
     named = pidfile.read_pid()
     if named is None:
         return Status("stopped", "not running")
@@ -114,7 +115,17 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
         return Status(
             "unknown",
             f"the pid file {pidfile.path!r} names pid {named}, which runs, but nothing proves that "
-            "it is the daemon: nobody holds the file's lock; end it by its pid if it is, or "
-            "start: that takes the file over",
+            "it is the daemon: nobody holds the file's lock",
         )
     return Status("dead", f"not running, but its pid file is there (it was pid {named})")
+
+
+def _reader(path: str) -> str:
+    """Who may read the file."""
+    import pwd
+
+    try:
+        name = pwd.getpwuid(os.lstat(path).st_uid).pw_name
+    except (OSError, KeyError):
+        return "root"
+    return "root" if name == "root" else f"root, or as {name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from types import MappingProxyType
 
 from .. import control
 from ..context import DaemonContext
@@ -16,7 +17,7 @@ from ..control.status import Status, status_of
 from ..control.statusfile import StatusFile, path_of
 from ..embedding import SCHEDULE
 from ..embedding.target import forget_launcher, run_to_exit
-from ..errors import DaemonError, refuse
+from ..errors import DaemonError, SetupExit, refuse
 from ..options import default_signal_map
 from ..options.freezing import lasting
 from ..pidfile import PidFile
@@ -24,14 +25,18 @@ from ..sequence.step import Steps, as_steps
 from ..system import is_main_thread, signal
 from ..system.descriptors import is_open
 from .openstatus import OpenStatus
+from .refusals import require_known, require_work
 from .serving import Serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterable, Mapping
     from typing import Any, NoReturn
 
-    from ..control import Stopped
+    from ..look.explain import Explanation
+
+DEFAULTS = {"umask": 0o022}
 
 # In the foreground, where they are settings of the unit or the container: UMask=,
 # WorkingDirectory=, LimitCORE=.
@@ -44,10 +49,26 @@ class Daemon(Serving):
     :param pidfile: path of the pid file, or a `PidFile`
     :param stdin: as the option of `DaemonContext`; None is ``/dev/null``
     :param stdout: the same; a path is appended to
-    :param stderr: the same
+    :param stderr: the same; None follows a `stdout` that is a path
+    :param foreground_streams: whether streams that are paths are used in the foreground, too;
+        otherwise its output is seen
     :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default. In
         the foreground, umask, working directory and core limit stay as they are by default
+    :raises OptionError: there is no option of that name
     """
+
+    # Class-level, so that a subclass need not call our __init__; it only has to have a pid file.
+    pidfile: Any = None
+    stdin: Any = None
+    stdout: Any = None
+    stderr: Any = None
+    options: Mapping[str, Any] = MappingProxyType({})
+    #: What the command line said, once `main` has read it: ``verb``, ``json``, and what the
+    #: options of the script's own parser are.
+    arguments: Namespace | None = None
+    did: Any = None  #: what the last verb has come to, for the line that is printed
+    #: Whether streams given as paths are used in the foreground, too.
+    foreground_streams = False
 
     def __init__(
         self,
@@ -55,74 +76,92 @@ class Daemon(Serving):
         stdin: Any = None,
         stdout: Any = None,
         stderr: Any = None,
+        *,
+        foreground_streams: bool = False,
         **options: Any,
     ) -> None:
+        require_known(options)
         self.pidfile = pidfile
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
+        self.foreground_streams = foreground_streams
         self.options = options
+
+    def __repr__(self) -> str:
+        try:
+            named = f", pid file {getattr(self.pidfile, 'path', self.pidfile)!r}"
+        except Exception:  # a property that is not ready to tell
+            named = ""
+        return f"<{type(self).__name__}{named}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers that get a method of ours: what belongs to this process stays here."""
-        own = ("_context", "_said", "on_wait")
+        own = ("_alone", "_context", "_said", "on_wait")
         return {name: value for name, value in vars(self).items() if name not in own}
 
     # --- the verbs
 
-    def start(self) -> int:
-        """Start the daemon, and go on. Never returns in the daemon, which ends with `run`.
+    def start(self) -> None:
+        """Start the daemon; returns once it is ready, and never in the daemon, which ends with
+        `run`. Also returns where `setup` has called ``sys.exit(0)``: there was nothing to do.
 
-        :returns: the daemon's pid, once it is ready
         :raises AlreadyRunning: it runs already; its ``handle`` is the running daemon's
+        :raises SetupExit: `setup` has called ``sys.exit`` with a text, which is the error's
         :raises DaemonError: whatever went wrong; nothing of the start is left
         """
         self._require_outside()
+        require_work(self)
         self._launching = True
         try:
             self.daemonize()
         except _Launched as launched:
-            return launched.pid
+            self.did = launched.pid
+            return
+        except SetupExit as ended:
+            if ended.exit_status:
+                raise
+            self.did = ended
+            return
         except BaseException as error:
             if not self._is_daemon():
                 raise
             run_to_exit(self._give_up, error)  # what an override does in the daemon has failed
         finally:
             self._launching = False
-        return self._serve_and_exit()
+        self._serve_and_exit()
 
-    def stop(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> Stopped:
+    def stop(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> None:
         """Stop the daemon; returns when it is gone and its lock is free; in the daemon at once.
 
         :param schedule: pairs of a signal and the seconds to wait after it
-        :returns: which pid it was, and how it ended where the kernel tells
         :raises DaemonError: it is not gone, or it can't be proven which process it is
         """
-        return control.stop(self._lock(), schedule, self.on_wait)
+        self.did = control.stop(self._lock(), schedule, self.on_wait)
 
-    def restart(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> int:
+    def restart(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> None:
         """Stop the daemon if it runs, and start it; it stays if the new one's checks fail.
 
-        :returns: the new daemon's pid
         :raises DaemonError: as `stop` and `start` do
         """
         self._make_context().check()
+        require_work(self)
         self.stop(schedule)
-        return self.start()
+        self.start()
 
-    def reload(self, timeout: float = control.RELOAD_TIMEOUT) -> int:
+    def reload(self, timeout: float = control.RELOAD_TIMEOUT) -> None:
         """Have the daemon call `on_reload`; returns when it has taken the new configuration; in
         `run` at once.
 
         :param timeout: seconds to wait for it
-        :returns: the daemon's pid
         :raises DaemonError: it does not run, does not answer, or `on_reload` raised: then the
             daemon goes on with the old configuration
         """
         if self._is_daemon() and is_main_thread():  # it can't wait for itself
+            self.did = os.getpid()
             os.kill(os.getpid(), signal.SIGHUP)
-            return os.getpid()
-        return control.reload(self._lock(), timeout, self.on_wait)
+        else:
+            self.did = control.reload(self._lock(), timeout, self.on_wait)
 
     def status(self) -> Status:
         """What can be known about the daemon from here. Changes nothing."""
@@ -135,18 +174,31 @@ class Daemon(Serving):
         :raises DaemonError: as `start` does
         """
         self._context = self._make_context(detach=False)
+        require_work(self)
         self._context.open()
         return self._serve(self._work)
 
-    def main(self, argv: list[str] | None = None) -> NoReturn:
+    def explain(self) -> Explanation:
+        """What each step of a start would do, and why; see `DaemonContext.explain`.
+
+        :raises OptionError: an option can't be used
+        """
+        context = self._context if self._is_daemon() else None
+        return (context or self._make_context()).explain()
+
+    def main(
+        self, argv: list[str] | None = None, *, parser: ArgumentParser | None = None
+    ) -> NoReturn:
         """Give a script the verbs start, stop, restart, reload, status and run.
 
         :param argv: the arguments; those of the command line by default
+        :param parser: with the script's own options; it gets the verb and ``--json`` added. All are
+            in `arguments` before the verb is carried out
         :raises SystemExit: with the LSB's status
         """
         from .verbs import main
 
-        sys.exit(main(self, argv))
+        sys.exit(main(self, argv, parser))
 
     # --- the recipe's other methods
 
@@ -188,13 +240,14 @@ class Daemon(Serving):
         if not lock.in_parts:  # the launcher must hold it when it replaces the status file
             lock = PidFile(lock.path, lock.timeout)
         self._said = StatusFile(path_of(lock.path))
+        require_known(self.options)
         self.options = {name: lasting(value) for name, value in self.options.items()}
-        options = {**({"umask": 0o022} if detach else AS_GIVEN), **self.options}
+        options = {**(DEFAULTS if detach else AS_GIVEN), **self.options}
         options["signal_map"] = self._signal_map(options.get("signal_map"))
         options["steps"] = _with_status(options.get("steps"), self._said)
-        streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
+        streams = self._streams()
         if not detach:
-            streams = _kept_streams(streams)
+            streams = _kept_streams(streams, paths=self.foreground_streams)
         forced = detach and options.get("detach_process") == "force"
         options.update(
             streams,
@@ -206,6 +259,12 @@ class Daemon(Serving):
         context.on_round, context.on_wait = self._reload_if_due, self.on_wait
         context.serves = True
         return context
+
+    def _streams(self) -> dict[str, Any]:
+        """A traceback lands where the output goes."""
+        follows = self.stderr is None and _is_path(self.stdout)
+        stderr = self.stdout if follows else self.stderr
+        return {"stdin": self.stdin, "stdout": self.stdout, "stderr": stderr}
 
     def _signal_map(self, given: Any) -> dict[int, Any]:
         """Ours, then what is given; a name is that of a method of the daemon, or of the context."""
@@ -241,9 +300,19 @@ def _with_status(steps: Any, file: StatusFile) -> Steps:
     )
 
 
-def _kept_streams(streams: dict[str, Any]) -> dict[str, Any]:
-    """In the foreground, a stream that is not given stays as it is."""
+def _kept_streams(streams: dict[str, Any], *, paths: bool) -> dict[str, Any]:
+    """In the foreground, a stream stays as it is: one that is not given, and one that is a path
+    unless these are wanted.
+    """
     return {
-        name: number if given is None and is_open(number) else given
+        name: number if is_open(number) and _stays(given, paths) else given
         for number, (name, given) in enumerate(streams.items())
     }
+
+
+def _stays(given: Any, paths: bool) -> bool:
+    return given is None or (_is_path(given) and not paths)
+
+
+def _is_path(given: Any) -> bool:
+    return isinstance(given, (str, bytes, os.PathLike))

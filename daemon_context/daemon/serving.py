@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from ..context import DaemonContext
 from ..control.statusfile import StatusFile
 from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
-from ..errors import DaemonError
+from ..errors import SetupExit
 from ..loop import Terminated
 from ..report.frames import fitting, plain
 from ..system import is_main_thread, signal
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, ClassVar, NoReturn
 
-    from ..context import DaemonContext
     from ..control import Waiting
 
 LOG_LARGEST = 1 << 16  # characters of a refused reload
@@ -30,9 +30,11 @@ class Serving:
 
     # Class-level, so that a subclass need not call our __init__ first.
     _context: DaemonContext | None = None
+    _alone: DaemonContext | None = None  # never opened: the loop of a run() that a test calls
     #: Called while a verb waits: what for, and for how many seconds by now.
     on_wait: Waiting | None = None
     _launching = False
+    _setting_up = False
     _looping = False
     _reload_due = False
     _reloads = 0
@@ -64,12 +66,12 @@ class Serving:
         :param seconds: how long; None: until a stop is requested
         """
         self._looping = self._looping or is_main_thread()
-        return self._opened().sleep(seconds)
+        return self._looped().sleep(seconds)
 
     def every(self, seconds: float) -> Iterator[int]:
         """A round now and then each `seconds`, until a stop is requested."""
         self._looping = self._looping or is_main_thread()
-        return self._opened().every(seconds)
+        return self._looped().every(seconds)
 
     def tell(self, text: str) -> None:
         """Say in a few words how it is going, for `status`, which shows 16 384 characters of it.
@@ -86,10 +88,19 @@ class Serving:
         if self._context is not None:
             self._context.beat()
 
+    def reopen_streams(self) -> None:
+        """Open streams that are paths anew, after a rotation. A reload does it by itself; this is
+        for a handler of your own.
+
+        :raises DaemonError: one can't be opened: the output goes on into the old file
+        """
+        if self._context is not None:
+            self._context.reopen_streams()
+
     @property
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""
-        return self._opened().stop_requested
+        return self._looped().stop_requested
 
     # --- from setup() to the end
 
@@ -117,7 +128,9 @@ class Serving:
         context, process = self._context, os.getpid()
         error: BaseException | None = None
         try:
+            self._setting_up = True
             self._beside_run(self.setup)
+            self._setting_up = False
             self._end_if_asked()
             self._reload_if_due()  # it came in a sleep(): run() may have a loop of its own
             self._ready()
@@ -133,7 +146,7 @@ class Serving:
                 self._end(context, error)
 
     def _give_up(self, error: BaseException) -> NoReturn:
-        self._opened().ended(error)
+        self._looped().ended(error)
         self.delpid()
         raise error
 
@@ -146,7 +159,8 @@ class Serving:
         try:
             self.cleanup()
         finally:
-            context.ended(error)
+            detached = context.detach_process
+            context.ended(_told(error) if self._setting_up and detached else error)
             self._looping = False  # nobody is left to look at what SIGTERM would only note
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
@@ -179,11 +193,15 @@ class Serving:
 
     def _reload(self) -> None:
         self._tell_reloads(reloading=True)  # who asks from now on, asks for the next one
-        manager = self._opened().manager
+        manager = self._looped().manager
         manager.reloading()
         failure, said = None, {}
         try:
-            self._beside_run(self.on_reload)
+            self._beside_run(self._take_reload)
+        except _NotReopened as error:
+            failure = {**fitting(error.why), "reloaded": True}
+            said = {"text": f"reloaded, but {error.why}"}
+            _log(f"{type(self).__name__}: {said['text']}")
         except Exception as error:
             failure = fitting(error)
             said = {"text": f"reload failed: {_in_short(failure)}"}
@@ -192,6 +210,21 @@ class Serving:
             manager.reloaded(said.get("text", ""))
         self._tell_reloads(1, reloading=False, reload_error=failure, **said)
         self._end_if_asked()
+
+    def _take_reload(self) -> None:
+        """Streams first, so that what it says is in the new log; a failure there stops nothing."""
+        failure = self._reopened()
+        self.on_reload()
+        if failure is not None:
+            raise _NotReopened(failure)
+
+    def _reopened(self) -> Exception | None:
+        try:
+            if self._context is not None and self._is_daemon():
+                self._context.reopen_streams()
+        except Exception as error:
+            return error
+        return None
 
     def _say_refused(self, error: Exception) -> None:
         """In the log, as who sent the signal hears nothing."""
@@ -235,13 +268,22 @@ class Serving:
         context = self._context
         return context is not None and context.is_open and context.is_here
 
-    def _opened(self) -> DaemonContext:
-        if self._context is None:
-            raise DaemonError("sleep() and every() are for run(), in the daemon")
-        return self._context
+    def _looped(self) -> DaemonContext:
+        if self._context is not None:
+            return self._context
+        if self._alone is None:
+            self._alone = DaemonContext()
+        return self._alone
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         raise NotImplementedError
+
+
+class _NotReopened(Exception):
+    """The configuration was taken, but the streams go on into the old files."""
+
+    def __init__(self, why: Exception) -> None:
+        self.why = why
 
 
 def _in_short(failure: dict[str, Any]) -> str:
@@ -266,3 +308,12 @@ def _status(outcome: Any) -> int:
         print(outcome, file=sys.stderr)
         return 1
     return 0
+
+
+def _told(error: BaseException | None) -> BaseException | None:
+    """As `start` raises what `setup` has ended with: a text is meant for who started it."""
+    if type(error) is not SystemExit:
+        return error
+    if error.code is None or error.code == 0:
+        return SetupExit("setup() called sys.exit(0)", exit_status=0)
+    return error if isinstance(error.code, int) else SetupExit(str(error.code), exit_status=1)

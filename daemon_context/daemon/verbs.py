@@ -8,15 +8,19 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
+import re
 import sys
 from datetime import datetime
 
 from ..control import NotRunning
-from ..errors import DaemonError, OptionError, SequenceError, lock_class
+from ..errors import DaemonError, OptionError, SequenceError, SetupExit, lock_class
+from ..system import ancestors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TextIO
 
     from . import Daemon
 
@@ -26,28 +30,46 @@ INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
 STATES = {"ready": 0, "running": 0, "starting": 0, "dead": 1, "stopped": 3, "unknown": 4}
 
 
-def main(daemon: Daemon, argv: list[str] | None) -> int:
+def main(
+    daemon: Daemon, argv: list[str] | None, parser: argparse.ArgumentParser | None = None
+) -> int:
     """Run one verb. Returns the exit status; never in the daemon."""
-    options = _parser(daemon).parse_args(argv)
+    options = daemon.arguments = _parsed(daemon, parser, argv)
+    daemon.did = None
     name = type(daemon).__name__
-    daemon.on_wait = _waiting(name) if sys.stderr.isatty() else None
+    daemon.on_wait = _waiting(name) if sys.stderr is not None and sys.stderr.isatty() else None
     try:
         return _VERBS[options.verb](daemon, options)
     except DaemonError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
+        words = [f"{name}: {_without_step(error)}", *getattr(error, "__notes__", ())]
+        _write(sys.stderr, "\n".join(words))
         return _status_of(error)
     except KeyboardInterrupt:  # Ctrl-C: nobody needs to be told where
         return INTERRUPTED
 
 
-def _parser(daemon: Daemon) -> argparse.ArgumentParser:
+def _parsed(
+    daemon: Daemon, given: argparse.ArgumentParser | None, argv: list[str] | None
+) -> argparse.Namespace:
+    try:
+        return _parser(daemon, given).parse_args(argv)
+    finally:  # what it has said of a wrong use
+        _write(sys.stdout, "", end="")
+        _write(sys.stderr, "", end="")
+
+
+def _parser(daemon: Daemon, given: argparse.ArgumentParser | None) -> argparse.ArgumentParser:
     described = (type(daemon).__doc__ or "").strip().partition("\n")[0]
-    parser = argparse.ArgumentParser(description=described or None)
+    parser = given or argparse.ArgumentParser(description=described or None)
     parser.add_argument("verb", choices=tuple(_VERBS), help="what to do")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     return parser
+
+
+def _without_step(error: DaemonError) -> str:
+    """Who starts a daemon by a verb has not made the sequence, and needs no place in it."""
+    step = re.escape(error.step or "")
+    return re.sub(rf" \(step \d+ of \d+, {step}\)", "", str(error))
 
 
 def _status_of(error: DaemonError) -> int:
@@ -62,33 +84,46 @@ def _status_of(error: DaemonError) -> int:
 
 def _start(daemon: Daemon, options: argparse.Namespace) -> int:
     try:
-        _say(daemon, f"started, pid {daemon.start()}")
+        daemon.start()
+        _say(daemon, _done(daemon, "started"))
     except lock_class("AlreadyRunning") as error:
-        if error.errno:  # it is another library's
+        # Another library's; or the daemon's own, whose program runs once more in a child of it.
+        if error.errno or (error.pid is not None and error.pid in ancestors()):
             raise
         _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
     return 0
 
 
 def _stop(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, str(daemon.stop()))
+    daemon.stop()
+    _say(daemon, str(daemon.did or "stopped"))
     return 0
 
 
 def _restart(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, f"restarted, pid {daemon.restart()}")
+    daemon.restart()
+    _say(daemon, _done(daemon, "restarted"))
     return 0
 
 
 def _reload(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, f"reloaded, pid {daemon.reload()}")
+    daemon.reload()
+    _say(daemon, _done(daemon, "reloaded"))
     return 0
+
+
+def _done(daemon: Daemon, word: str) -> str:
+    """What the verb has come to; without a pid where the class has a way of its own."""
+    did = daemon.did
+    if isinstance(did, SetupExit):
+        return f"had nothing to do: {did}"
+    return f"{word}, pid {did}" if did else word
 
 
 def _status(daemon: Daemon, options: argparse.Namespace) -> int:
     status = daemon.status()
     if options.json:
-        print(json.dumps(status.as_dict()))
+        _write(sys.stdout, json.dumps(status.as_dict()))
     else:
         since = f", since {datetime.fromtimestamp(status.since):%F %T}" if status.since else ""
         _say(daemon, f"{status}{since}")
@@ -114,12 +149,33 @@ def _say(daemon: Daemon, text: str) -> None:
 
     line = shown(f"{type(daemon).__name__}: {text}", LINE_LARGEST)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    # The exit status must tell how it went, and not that a word can't be shown here.
-    print(line.encode(encoding, "backslashreplace").decode(encoding))
+    _write(sys.stdout, line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _write(stream: TextIO | None, text: str, end: str = "\n") -> None:
+    """The exit status must tell how it went, and not that the words can't be shown: the stream was
+    closed by who started us, or is full, or nobody reads it any more.
+    """
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, end=end, flush=True)
+    except (OSError, ValueError):
+        _give_up(stream)
+
+
+def _give_up(stream: TextIO) -> None:
+    """The interpreter would write it once more at its end, and end with 120."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    except (OSError, ValueError):  # it has no descriptor; or none is left
+        pass
 
 
 def _waiting(name: str) -> Callable[[str, float], None]:
     def show(what: str, seconds: float) -> None:
-        print(f"{name}: waiting for {what}, {seconds:.0f} s", file=sys.stderr, flush=True)
+        _write(sys.stderr, f"{name}: waiting for {what}, {seconds:.0f} s")
 
     return show

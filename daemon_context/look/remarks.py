@@ -7,8 +7,12 @@ import re
 import stat
 import sys
 
-from ..system import signal
-from ..system.descriptors import KINDS
+from ..sequence.keeping import asked
+from ..steps.coordination import unlocked
+from ..steps.past import complaints
+from ..system import same_program, signal
+from ..system.descriptors import KINDS, open_numbers
+from ..system.owners import Owners
 from ..system.threads import live_threads
 
 TYPE_CHECKING = False
@@ -28,6 +32,9 @@ def remarks(options: Options, steps: Steps) -> list[str]:
     return [
         *_orphans(options, steps),
         *_log_handlers(options),
+        *_files(options),
+        *_past(options),
+        *_unlocked(options),
         *_open_umask(options),
         *_threads(options),
         *_children(options),
@@ -79,6 +86,35 @@ def _what(fd: int, mode: int) -> str:
     return f"a {KINDS.get(stat.S_IFMT(mode), 'descriptor')}"
 
 
+def _files(options: Options) -> Iterator[str]:
+    """Regular files that are open for writing, and that the daemon closes."""
+    owners = Owners(open_numbers() - asked(options, os.getpid()))
+    logs = owners.logs() if options.preserve_logging else set()
+    for fd in sorted(owners.written_files() - logs - {0, 1, 2, *_logged_to()}):
+        name = getattr(owners.raw[fd][0], "name", fd)
+        yield (
+            f"the file {name!r} (descriptor {fd}) is open for writing, and the daemon closes it: "
+            "open it after open(), or for appending ('a') if it is a log, or name it in "
+            "files_preserve"
+        )
+
+
+def _past(options: Options) -> Iterator[str]:
+    others = open_numbers() - asked(options, os.getpid())
+    return complaints(others) if options.detach_process else iter(())
+
+
+def _unlocked(options: Options) -> Iterator[str]:
+    """A pid file of another library's daemon, which a start would take over."""
+    lock = options.pidfile_lock
+    if lock is None or lock.is_locked():
+        return
+    pid = lock.read_pid()
+    command = None if pid is None else same_program(pid)
+    if pid is not None and command is not None:
+        yield unlocked(lock.path, pid, command)
+
+
 def _open_umask(options: Options) -> Iterator[str]:
     if options.umask is not None and options.umask & 0o002 == 0:
         yield (
@@ -114,7 +150,11 @@ def _orphans(options: Options, steps: Steps) -> Iterator[str]:
 
 
 def _directory(options: Options) -> Iterator[str]:
-    path = options.working_directory or ("/" if options.chroot_directory else os.curdir)
+    path = options.working_directory
+    if path is None:
+        path = "/" if options.chroot_directory else os.curdir
+    if isinstance(path, int):
+        path = f"/proc/self/fd/{path}"
     if options.chroot_directory:
         path = options.chroot_directory + path
     path = os.path.realpath(path)

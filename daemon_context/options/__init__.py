@@ -63,7 +63,8 @@ class Given:
     """The options of PEP 3143, and ours, as attributes that can be read and assigned.
 
     :param chroot_directory: path of the daemon's root directory, or None
-    :param working_directory: path; with a chroot relative to the new root; None: left as it is
+    :param working_directory: path, with a chroot relative to the new root; or the descriptor of a
+        directory, which stays open; None: left as it is
     :param umask: file creation mask, 0 to 0o777; None: left as it is
     :param uid: user number or name; None: the real user of the process
     :param gid: group number or name; None: the primary group of a changed `uid`, else the real one

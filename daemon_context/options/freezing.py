@@ -69,7 +69,7 @@ def _umask(option: str, value: object) -> int | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse(option, value, "None or a number from 0 to 0o777")
+    raise refuse(option, value, "None or a number from 0 to 0o777, such as 0o022")
 
 
 def _path(option: str, value: object) -> str | None:
@@ -89,14 +89,31 @@ def lasting(value: Any) -> Any:
         raise refuse("an iterator", value, "one that can be read") from error
 
 
-def _working_directory(value: object, chroot: str | None) -> str | None:
+def _working_directory(value: object, chroot: str | None) -> str | int | None:
     """With a chroot, a relative directory is relative to the new root."""
     if value is None:
         return None
+    if isinstance(value, int):
+        return _directory(value, chroot)
     path = text_path("working_directory", value)
     if chroot is not None:
         return os.path.normpath(os.path.join("/", path))
     return absolute_path("working_directory", path)
+
+
+def _directory(fd: int, chroot: str | None) -> int:
+    """A descriptor that is open; whether it is one of a directory, the step will check."""
+    if isinstance(fd, bool) or not 0 <= fd <= LARGEST_FD:
+        raise refuse("working_directory", fd, "a path or the descriptor of an open directory")
+    if chroot is not None:
+        expected = "a path: with a chroot, a descriptor could lead out of the new root"
+        raise refuse("working_directory", fd, expected)
+    try:
+        os.fstat(fd)
+    except OSError:
+        expected = f"an open directory (descriptor {fd} is not open)"
+        raise refuse("working_directory", fd, expected) from None
+    return fd
 
 
 def _pidfile(option: str, value: Any) -> Any:

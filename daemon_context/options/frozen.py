@@ -6,12 +6,11 @@ Most are at their defaults, which need no check; the others go through `freezing
 from __future__ import annotations
 
 import os
-import sys
 
-from ..errors import OptionError
-from ..system import is_main_thread, signal
+from ..system import signal
 from . import DEFAULTS, default_signal_map, is_default
 from .detachment import detachment
+from .place import require_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Options:
     """
 
     chroot_directory: str | None
-    working_directory: str | None
+    working_directory: str | int | None
     umask: int | None
     uid: int
     gid: int
@@ -119,12 +118,12 @@ def freeze(
     :raises OptionError: names the option, the value and what is expected
     """
     if not goes_on:
-        _require_place()
+        require_place()
     asked = _detach(given._detach_process)
     helper = goes_on and not serves
     supervisor = detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
     if goes_on and not supervisor.detach:
-        _require_place()
+        require_place()
     keep = asked is None and not supervisor.detach
     return Options(
         **{
@@ -149,11 +148,15 @@ def _given(given: Given) -> dict[str, Any]:
         return {}
     from .freezing import checked  # loaded when the option was assigned
 
-    return {
+    found = {
         name: checked(given, name, value)
         for name, value in asked.items()
         if not is_default(name, value)
     }
+    directory = found.get("working_directory")
+    if isinstance(directory, int):  # it must be open when that is changed
+        found["files_preserve"] = found.get("files_preserve", frozenset()) | {directory}
+    return found
 
 
 def _default_signals(given: Given) -> dict[int, Any]:
@@ -170,21 +173,6 @@ def _detach(given: Any) -> bool | str | None:
     from .freezing import flag
 
     return given if isinstance(given, str) and given == "force" else flag("detach_process", given)
-
-
-def _require_place() -> None:
-    """Forking inside an event loop or a thread leaves a daemon that can't work."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
-        raise OptionError(
-            "open() was called inside a running asyncio loop, whose descriptors the daemon would "
-            "not have; open the context first, and call asyncio.run() in it"
-        )
-    if not is_main_thread():
-        raise OptionError(
-            "open() was called outside the main thread, where no signal handlers can be set and "
-            "no exit handlers run; call it in the main thread"
-        )
 
 
 def _owner(given: Given) -> dict[str, Any]:

@@ -63,18 +63,18 @@ def _require_directory(path: str, directory: str) -> None:
     try:
         found = os.stat(directory)
     except OSError as error:
-        raise failed(path, error, what=f"its directory {directory!r}: ") from error
+        raise failed(path, error, where=f" (its directory {directory!r})") from error
     if not stat.S_ISDIR(found.st_mode):
         raise _unusable(path, f"{directory!r} is not a directory", errno.ENOTDIR)
     if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
         read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
         number = errno.EROFS if read_only else errno.EACCES
-        raise _unusable(path, f"its directory {directory!r}: {os.strerror(number)}", number)
+        raise _unusable(path, f"{os.strerror(number)} (its directory {directory!r})", number)
 
 
-def failed(path: str, error: OSError, verb: str = "lock", what: str = "") -> DaemonError:
+def failed(path: str, error: OSError, verb: str = "lock", where: str = "") -> DaemonError:
     """The operating system refused something that the pid file needs."""
-    return _unusable(path, what + (error.strerror or str(error)), error.errno, verb)
+    return _unusable(path, (error.strerror or str(error)) + where, error.errno, verb)
 
 
 def _unusable(path: str, why: str, number: int | None, verb: str = "lock") -> DaemonError:

@@ -186,6 +186,15 @@ class LockedFile:
         finally:
             self.forget()
 
+    def _noted(self, fd: int) -> int:
+        """Note what the descriptor is; where that can't be told, it is closed."""
+        try:
+            self._found[fd] = os.fstat(fd)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
     def _has_names(self) -> bool:
         return all(
             is_named(path, self._found[fd])
@@ -269,9 +278,12 @@ class LockedFile:
         except OSError:
             require_fit_place(self.path, self.path, daemon_uid)  # has better words
             raise
-        self._fd = fd = lifted(fd)
-        self._found[fd] = os.fstat(fd)
-        share(fd)  # so that other libraries, which lock it so, refuse to start beside us
+        try:
+            self._fd = self._noted(lifted(fd))
+        except OSError:
+            os.unlink(self.path)  # of our making, and not to be told from another
+            raise
+        share(self._fd)  # so that other libraries, which lock it so, refuse to start beside us
         return None
 
     # --- giving up the right to write
@@ -285,8 +297,7 @@ class LockedFile:
             reader = open_for_reading(path)
             if reader is None:
                 raise OSError(errno.ESTALE, REPLACED)
-            self._readers[fd] = reader = lifted(reader)
-            self._found[reader] = os.fstat(reader)
+            self._readers[fd] = reader = self._noted(lifted(reader))
             if not os.path.samestat(self._found[reader], self._found[fd]):
                 raise OSError(errno.ESTALE, REPLACED)
 

@@ -67,11 +67,33 @@ def _unfitness(path: str, found: os.stat_result) -> tuple[str, int, str]:
         return f"it is a {_kind(found.st_mode)}, not a regular file", errno.EINVAL, ""
     if found.st_nlink > 1:
         why = f"the file has {found.st_nlink} names (hard links), and may be another's too"
-        return why, errno.EMLINK, "remove this name, or give another path"
+        return why, errno.EMLINK, _removal(path, "remove this name", "another path")
     user = user_name(found.st_uid)
     why = f"it belongs to {user}, who could change it: neither the launching user "
-    remedy = "remove it, or give a path in a directory where nobody else may write"
+    remedy = _removal(path, "remove it", "a path in a directory where nobody else may write")
     return f"{why}nor root nor the daemon's user", errno.EPERM, remedy
+
+
+def _removal(path: str, removal: str, other: str) -> str:
+    """Never advice to remove a file whose daemon runs, or may run for all that can be told."""
+    from ..errors import DaemonError
+    from . import PidFile
+
+    try:
+        state = PidFile(path).holder().state
+    except DaemonError:
+        state = "unknown"
+    return f"{removal}, or give {other}" if state == "free" else f"give {other}"
+
+
+def _fact(path: str, holder: Holder) -> str:
+    """Who has the lock, and of which pid file."""
+    if holder.state in KINDS:  # no daemon of ours
+        return f"cannot lock the pid file {path!r}: {holder}"
+    words = str(holder)
+    if holder.state == "running":
+        words = words.removeprefix("the daemon is ")
+    return f"{words} (pid file {path!r})"
 
 
 def _kind(mode: int) -> str:
@@ -96,7 +118,7 @@ def user_name(uid: int) -> str:
 
 def refused(path: str, holder: Holder, waited: float = 0) -> DaemonError:
     """Somebody else holds the lock."""
-    text = f"cannot lock the pid file {path!r}: {holder}"
+    text = _fact(path, holder)
     if waited:
         text += f", also after waiting {waited:g} seconds"
     kind, number = KINDS.get(holder.state, ("AlreadyRunning", None))

@@ -14,6 +14,7 @@ from traceback import FrameSummary, StackSummary
 from ..errors import (
     DaemonError,
     DaemonOSEnvironmentError,
+    SetupExit,
     StartError,
     by_name,
     is_lock_error,
@@ -100,7 +101,7 @@ def _annotate(failure: DaemonError, itself: bool, facts: dict[str, Any], process
     """
     cause = facts.get("cause")
     if not itself:
-        trace = formatted(facts)
+        trace = formatted({**facts, "notes": ()})  # which follow
     else:
         trace = formatted(cause) if cause else "".join(_stack(facts))
     if trace and type(failure) is not StartError:
@@ -167,6 +168,8 @@ def _unready(error: BaseException | None) -> DaemonError:
     """Of a body that ended before it was ready."""
     if error is None:
         return StartError("the daemon's body ended without saying ready(), so it never was")
+    if isinstance(error, SetupExit):
+        return error
     if isinstance(error, SystemExit):
         plain = type(error) is SystemExit
         how = f"called sys.exit({error.code!r})" if plain else f"ended: {text_of(error)}"

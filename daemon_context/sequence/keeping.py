@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 
+from ..errors import text_of
 from ..system import restore_wakeup, signal
 from ..system.descriptors import KINDS, UNKNOWN, table_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..options.frozen import Options
     from .walk import Walk
 
 MANY = 1 << 16
+NOTE = "closed when the process became a daemon"
+# Of SQLite, whose files got EBADF; and of `select` and others, for a closed object's number -1.
+WORDS = ("disk I/O error", "negative integer")
+MOST_NAMED = 8
+DEEPEST = 16  # causes of causes
 
 
 class Closed:
@@ -39,18 +47,48 @@ def closed(walk: Walk) -> tuple[Closed, ...]:
     return tuple(Closed(fd, mode, owners.get(fd)) for fd, mode in walk.closed.items())
 
 
+def note_closed(walk: Walk, error: BaseException) -> None:
+    """Of what ends the daemon, and may come from what was closed, say what that was; once."""
+    before = getattr(error, "__notes__", ())
+    if walk.closed and NOTE not in "".join(map(str, before)) and _is_of_closed(error):
+        items = [f"{c.fd} ({c.what}, {c.owner or 'reserved'})" for c in closed(walk)]
+        more = [f"{len(items) - MOST_NAMED} more"] if len(items) > MOST_NAMED else []
+        named = ", ".join(items[:MOST_NAMED] + more)
+        error.add_note(
+            f"It may be one of those that were {NOTE}: {named}; open files, databases and "
+            "connections after open(), in the daemon, or give them as files_preserve"
+        )
+
+
+def _is_of_closed(error: BaseException | None) -> bool:
+    """By the words of those who use a number that was closed, or an object that was."""
+    for _ in range(DEEPEST):
+        if error is None:
+            break
+        text = text_of(error)
+        if getattr(error, "errno", None) == errno.EBADF or any(w in text for w in WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def preserved(walk: Walk) -> set[int]:
     """All descriptors that stay open."""
-    options = walk.options
-    kept = {0, 1, 2, *options.files_preserve, *_acquired(walk), *walk.kept}
-    kept.update(target.fd for target in options.streams if target.fd > 2)
-    kept.update(_activated(walk.launcher))
+    kept = {*asked(walk.options, walk.launcher), *_acquired(walk), *walk.kept}
     kept.update(walk.loop.fds)  # a thread may sleep already
     if not walk.detaches:
         kept.update(_of_others_open(walk))
+    return kept
+
+
+def asked(options: Options, launcher: int) -> set[int]:
+    """What stays open by the options, and for what the program has loaded; but for logs that are
+    not those of `logging`, which are looked for in the heap (`Owners.logs`).
+    """
+    kept = {0, 1, 2, *options.files_preserve, *_activated(launcher), *_resource_tracker()}
+    kept.update(target.fd for target in options.streams if target.fd > 2)
     if options.preserve_logging:
         kept.update(_logging())
-    kept.update(_resource_tracker())
     return kept
 
 
@@ -63,9 +101,13 @@ def vacant() -> set[int]:
 
 
 def to_stay_open(walk: Walk) -> set[int]:
-    """Regular files and sockets that the program or a log handler goes on with."""
+    """Regular files and sockets that the program or a logger goes on with, on these numbers."""
     kept = {fd for fd in walk.options.files_preserve if _lasts(fd)}
-    return kept | _logging() if walk.options.preserve_logging else kept
+    if walk.options.preserve_logging:
+        from ..system.owners import Owners
+
+        kept |= _logging() | Owners(vacant()).logs()
+    return kept
 
 
 def _lasts(fd: int) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from ..errors import StartError, text_of
 from ..manager import Manager
 from ..system import SignalsHeld
 from ..system.descriptors import close_quietly, lifted
+from .hooks import watch
+from .keeping import note_closed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ class Walk:
             self.context.ready()
         elif self.report is not None:
             self.report.progress(0)  # from here on it is the body that may die
-        if self.last_words is not None or self.report is not None:
-            self._watch_uncaught()
+        if self.last_words is not None or self.report is not None or self.closed:
+            watch(self)
 
     def ready(self, status: str) -> None:
         """Tell the launcher that the daemon works.
@@ -140,6 +141,8 @@ class Walk:
 
     def ended(self, error: BaseException | None) -> None:
         """The body has ended: tell those who may not know why. In the daemon."""
+        if error is not None:
+            note_closed(self, error)
         if self.report is not None and not self.is_ready:
             self.report.fail(error or self.uncaught, 0)
         if error is not None:
@@ -153,7 +156,8 @@ class Walk:
         self.opened.pop(id(self), None)
         self.manager.end()
         self.loop.end()
-        if self.last_words is not None:
+        # In a chroot there can be no other, for an exit handler's.
+        if self.last_words is not None and self.options.chroot_directory is None:
             self.last_words.close()
         if self.entered:
             self.options.pidfile.__exit__(None, None, None)
@@ -163,17 +167,11 @@ class Walk:
         if self.last_words is not None:
             self.last_words.tell(error)
 
-    def _watch_uncaught(self) -> None:
-        """Without a ``with``, only this hook sees what the body raises."""
-        previous = sys.excepthook
-
-        def hook(kind: Any, error: BaseException, traceback: Any) -> None:
-            self.uncaught = error
-            if self.is_here:
-                self.tell_last_words(error)
-            previous(kind, error, traceback)
-
-        sys.excepthook = hook
+    def seen(self, error: BaseException) -> None:
+        """Nobody has caught it. In the daemon; what a child of it raises is not the daemon's."""
+        if self.is_here:
+            note_closed(self, error)
+            self.tell_last_words(error)
 
     def roll_back(self, process: str = "") -> list[str]:
         """Undo, in reverse, what one process applied; by default this one. Returns what failed."""

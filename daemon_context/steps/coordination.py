@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ..errors import from_lockfile
+from ..errors import StepError, from_lockfile
 from ..sequence.step import Step
+from ..system import ancestors, same_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,16 @@ class LockPidfile(Step):
     def apply(self, walk: Walk) -> bool:
         lock = _lock(walk.options)
         held = lock.i_am_locking()
-        lock.begin(walk.options.uid)
+        named = None if held else lock.read_pid()
+        try:
+            lock.begin(walk.options.uid)
+            if named is not None:
+                warn_of_unlocked(lock.path, named)
+        except StepError as error:
+            raise _told_if_again(error) from None
+        except Warning:  # as an error: python -W error
+            self.undo(walk, held)
+            raise
         return held
 
     def undo(self, walk: Walk, memory: bool) -> None:
@@ -138,6 +148,42 @@ class ReportReady(Step):
 
     def undo(self, walk: Walk, memory: None) -> None:
         walk.ready_due = False
+
+
+def _told_if_again(error: StepError) -> StepError:
+    """In words of its own where an ancestor holds the lock: its program runs once more, in a
+    child.
+    """
+    if error.pid is not None and error.pid in ancestors():
+        error.args = (
+            "the program runs once more inside its own daemon, which has the pid file "
+            f"{error.path!r} and is an ancestor of this process (pid {error.pid}), as with "
+            "reloaders and multiprocessing; put the start under if __name__ == '__main__':, and "
+            "use no reloader",
+        )
+    return error
+
+
+def warn_of_unlocked(path: str, pid: int) -> None:
+    """Warn where the pid that was in the pid file, which nobody had locked, may be of a daemon of
+    this program: then there are two now.
+    """
+    command = same_program(pid)
+    if command is not None:
+        from warnings import warn
+
+        warn(unlocked(path, pid, command), RuntimeWarning, stacklevel=2)
+
+
+def unlocked(path: str, pid: int, command: str) -> str:
+    """In words."""
+    from ..system.text import shown
+
+    return (
+        f"the pid file {path!r} named process {pid} ({shown(command, 200)}), which runs this "
+        "program but has no lock on it: if it is a daemon that another library has started, there "
+        f"are two now; end that one (kill {pid}) before the start"
+    )
 
 
 def _enter(pidfile: Any) -> None:

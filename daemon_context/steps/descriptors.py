@@ -8,8 +8,8 @@ import sys
 from ..errors import DaemonOSEnvironmentError
 from ..sequence.keeping import preserved, reset_wakeup, vacant
 from ..sequence.step import Step
-from ..system import has_threads
-from ..system.descriptors import close_all, close_unseen, open_numbers
+from ..system import child_pids, has_threads
+from ..system.descriptors import close_all, close_unseen, loop_kind, open_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class FlushStreams(Step):
                 _flush(stream, f"sys.{name}")
         seen = open_numbers()
         others = seen - preserved(walk)
+        if walk.detaches and not walk.options.helper:
+            _consider_past(others)
         # What a thread opens from now on is not among these.
         if _stock_before(walk, "close-descriptors") and not has_threads():
             walk.others = others
@@ -94,16 +96,58 @@ def _stock_before(walk: Walk, name: str) -> bool:
     return True
 
 
+def _consider_past(others: set[int]) -> None:
+    """Warn of what was made before and is of no use in the daemon. Not for a helper, whose
+    program goes on with it.
+    """
+    if any(map(loop_kind, others)) or child_pids() or hasattr(sys, "_MEIPASS"):
+        from warnings import warn
+
+        from .past import complaints
+
+        for text in complaints(others):
+            warn(text, RuntimeWarning, stacklevel=2)
+
+
 def _account_for(walk: Walk, others: set[int]) -> None:
     from ..system.owners import Owners  # loaded where anything was open already
 
     walk.owners = Owners(others)
+    logs = walk.owners.logs() if walk.options.preserve_logging else set()
+    walk.kept |= logs
     if "faulthandler" in sys.modules:
         # Where a dump goes can't be asked: to one of these, if not to stderr. Under another file
         # its number would get the dump into somebody's data; a reserved one gets it nowhere.
         walk.kept |= walk.owners.written_files()
-    for file in walk.owners.writers:
+    # Both processes would write what a log has buffered where the launcher goes on.
+    for file in walk.owners.writers_beside(set() if walk.options.goes_on else logs):
         _flush(file, repr(file))
+    for option in lost_streams(walk.options, walk.owners.written_files() - preserved(walk)):
+        _warn_lost(option)
+
+
+def lost_streams(options: Options, closed: set[int]) -> list[str]:
+    """Names in `sys` that the program has bound to a file that will be closed, so that what it
+    prints goes to ``/dev/null``.
+
+    :param closed: numbers of regular files that are open for writing
+    """
+    from ..system.owners import number_of
+
+    null = (target.option for target in options.streams[1:] if target.kind == "null")
+    return [option for option in null if number_of(getattr(sys, option)) in closed]
+
+
+def _warn_lost(option: str) -> None:
+    from warnings import warn
+
+    name = getattr(getattr(sys, option), "name", "")
+    warn(
+        f"sys.{option} is the file {name!r}, opened for writing, which the daemon closes: what it "
+        f"prints there is lost; open the file for appending ('a'), or give its path as {option}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _flush(file: Any, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import DaemonError, DaemonProcessDetachError, OptionError
+from ..errors import DaemonError, DaemonProcessDetachError, OptionError, warn
 from ..report import Report, flush_standard_streams
 from ..sequence.step import Step
 from ..system import block_signals, fork, has_threads, is_main_thread, reinit_loop, signal
@@ -175,6 +175,4 @@ def consider_threads(policy: str) -> None:
     )
     if policy == "refuse":
         raise OptionError(f"threads='refuse', and {text}")
-    from warnings import warn
-
-    warn(text, RuntimeWarning, stacklevel=2)
+    warn(text, RuntimeWarning)

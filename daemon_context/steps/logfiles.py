@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 
 from ..errors import DaemonOSEnvironmentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..options.frozen import Target
+    from ..options.frozen import Options, Target
     from ..sequence import Walk
 
 LOG_MODE = 0o640
@@ -47,24 +49,34 @@ def cannot_open(target: Target, error: OSError) -> DaemonOSEnvironmentError:
 
 def open_path(path: str, number: int, walk: Walk, created: list[str]) -> int:
     """Open for the stream of that number; output is appended."""
+    fd = _create(path, walk, created) if number else None
+    if fd is None:
+        fd = walk.acquire(os.open(path, _flags(number)))
+    os.set_blocking(fd, True)
+    return fd
+
+
+def _flags(number: int) -> int:
     # Non-blocking, because opening a FIFO would wait for its other end; no terminal may become
     # ours; and the privileged follow no symlink that somebody may have put there.
     flags = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     if os.geteuid() == 0:
         flags |= os.O_NOFOLLOW
-    flags |= os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
-    fd = _create(path, flags, walk, created) if number else None
-    if fd is None:
-        fd = walk.acquire(os.open(path, flags))
-    os.set_blocking(fd, True)
-    return fd
+    return flags | (os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY)
 
 
-def _create(path: str, flags: int, walk: Walk, created: list[str]) -> int | None:
-    """A new log file belongs to the daemon's user, who rotates it. None: it is there already."""
+def _new(path: str) -> int | None:
+    """A new log file; None: it is there already."""
     try:
-        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, LOG_MODE)
+        return os.open(path, _flags(1) | os.O_CREAT | os.O_EXCL, LOG_MODE)
     except FileExistsError:
+        return None
+
+
+def _create(path: str, walk: Walk, created: list[str]) -> int | None:
+    """A new log file belongs to the daemon's user, who rotates it. None: it is there already."""
+    fd = _new(path)
+    if fd is None:
         return None
     created.append(path)
     fd = walk.acquire(fd)  # at once: what fails from now on must not leave it open
@@ -82,3 +94,65 @@ def remove_empty(created: list[str]) -> None:
                 os.unlink(path)
         except OSError:
             pass
+
+
+def reopen(options: Options) -> None:
+    """Open the paths of standard output and error anew: the files there were rotated. In the
+    daemon, as its user.
+
+    :raises DaemonOSEnvironmentError: that can't be done for one, which stays as it is
+    """
+    failure: DaemonOSEnvironmentError | None = None
+    for number, target in enumerate(options.streams):
+        if number and target.kind == "path" and target.path != os.devnull:
+            try:
+                _reopen(number, target, _from_here(options.chroot_directory, target.path))
+            except OSError as error:
+                failure = failure or _cannot_reopen(target, error)
+    if failure is not None:
+        raise failure
+
+
+def _reopen(number: int, target: Target, path: str) -> None:
+    if _is_at(number, path):
+        return  # whoever rotates may have copied and truncated it; or it is not its turn
+    fd = _new(path)
+    if fd is None:
+        fd = os.open(path, _flags(number))
+    else:
+        os.fchmod(fd, LOG_MODE)
+    os.set_blocking(fd, True)
+    try:
+        getattr(sys, target.option).flush()  # it belongs to the old file
+    except Exception:  # that is full: it goes to the new one. Or a signal came amid a print()
+        pass
+    os.dup2(fd, number, inheritable=True)
+    if fd != number:
+        os.close(fd)
+
+
+def _is_at(number: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(number), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _from_here(root: str | None, path: str) -> str:
+    """The path as it is in the new root."""
+    if root is None:
+        return path
+    prefix = root.rstrip("/") + "/"
+    if path.startswith(prefix):
+        return path[len(prefix) - 1 :]
+    raise FileNotFoundError(errno.ENOENT, f"it is outside the new root {root!r}")
+
+
+def _cannot_reopen(target: Target, error: OSError) -> DaemonOSEnvironmentError:
+    return DaemonOSEnvironmentError(
+        f"cannot reopen {target.path!r} as {target.option}: {error.strerror}; its output goes on "
+        "into the old file: let the daemon's user write there (logrotate: create 0640 USER), or "
+        "have the file copied and truncated (copytruncate)",
+        errno=error.errno,
+        path=target.path,
+    )

@@ -11,6 +11,8 @@ from ..sequence.keeping import to_stay_open, vacant
 from ..sequence.step import Step
 from ..system.descriptors import duplicate
 
+LOG = "/dev/log"  # see `daemon_context.report.lastwords`
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -29,9 +31,11 @@ class OpenStreams(Step):
     touches = frozenset({"descriptors"})
 
     def needed(self, options: Options) -> bool:
-        return any(target.kind != "keep" for target in options.streams)
+        return _changes(options) or _is_unheard(options.stderr)
 
     def describe(self, options: Options) -> str:
+        if not _changes(options):
+            return f"connect to {LOG}, as stderr is {os.devnull}"
         return f"open {_places(options)} for the standard streams"
 
     def why_not(self, options: Options) -> str:
@@ -50,8 +54,7 @@ class OpenStreams(Step):
             for number, target in enumerate(walk.options.streams):
                 if target.kind != "keep":
                     walk.streams[number] = _open(target, number, walk, created)
-            stderr = walk.options.stderr
-            if stderr.kind in ("null", "path") and stderr.path == os.devnull:
+            if _is_unheard(walk.options.stderr):
                 _prepare_last_words(walk)
         except BaseException:
             self.undo(walk, created)
@@ -106,7 +109,7 @@ class RedirectStreams(Step):
         except BaseException:
             self.undo(walk, (saved, names))
             raise
-        _rebind(walk.options)
+        _rebind(walk)
         walk.close(*walk.streams.values())
         return saved, names
 
@@ -138,11 +141,27 @@ def _bound(name: str) -> tuple[Any, bool | None]:
     return stream, getattr(stream, "line_buffering", None)
 
 
-def _prepare_last_words(walk: Walk) -> None:
-    if os.path.exists("/dev/log"):
-        from ..report.lastwords import LastWords
+def _changes(options: Options) -> bool:
+    return any(target.kind != "keep" for target in options.streams)
 
-        walk.last_words = LastWords.connect(walk)
+
+def _is_unheard(stderr: Target) -> bool:
+    """Whether there is a syslog that gets the words which nobody would see on stderr."""
+    if stderr.kind == "object" or not os.path.exists(LOG):
+        return False
+    place: str | int = stderr.path
+    if stderr.kind in ("keep", "descriptor"):
+        place = 2 if stderr.kind == "keep" else stderr.fd
+    try:
+        return os.path.samestat(os.stat(place), os.stat(os.devnull))
+    except OSError:  # not there yet, or closed: then nothing is heard either
+        return isinstance(place, int)
+
+
+def _prepare_last_words(walk: Walk) -> None:
+    from ..report.lastwords import LastWords
+
+    walk.last_words = LastWords.connect(walk)
 
 
 def _places(options: Options) -> str:
@@ -175,17 +194,26 @@ def _saved(walk: Walk, number: int) -> int | None:
         return None  # it was closed
 
 
-def _rebind(options: Options) -> None:
-    """Bind the names in `sys`: to a file without a descriptor (PEP 3143), or where the launcher
-    was started with the descriptor closed, so that Python has none.
+def _rebind(walk: Walk) -> None:
+    """Bind the names in `sys`: to a file without a descriptor (PEP 3143); where the launcher was
+    started with the descriptor closed, so that Python has none; and where the program has put a
+    log in the stream's place, but the stream is given.
     """
-    for number, target in enumerate(options.streams):
+    for number, target in enumerate(walk.options.streams):
         stream = getattr(sys, target.option)
         if target.kind == "object":
             setattr(sys, target.option, target.file)
-        elif stream is None or getattr(stream, "closed", False):
+        elif stream is None or getattr(stream, "closed", False) or _passes_by(walk, target, stream):
             mode = "r" if number == 0 else "w"
             stream = open(number, mode, buffering=1, closefd=False)  # noqa: SIM115
             setattr(sys, target.option, stream)
         elif target.kind in ("path", "descriptor") and hasattr(stream, "reconfigure") and number:
             stream.reconfigure(line_buffering=True)  # a log is read while the daemon runs
+
+
+def _passes_by(walk: Walk, target: Target, stream: Any) -> bool:
+    if target.kind not in ("path", "descriptor") or not walk.kept:
+        return False
+    from ..system.owners import number_of  # loaded by what has found those kept
+
+    return number_of(stream) in walk.kept - {target.fd}

@@ -18,20 +18,28 @@ if TYPE_CHECKING:
     from ..sequence import Walk
 
 
-def require_directory(phrase: str, path: str, remedy: str) -> None:
+def require_directory(phrase: str, path: str | int, remedy: str) -> None:
     """Preflight for a directory that will be entered.
 
     :raises DaemonOSEnvironmentError: it is not there, no directory, or not to be entered
     """
     try:
         if not stat.S_ISDIR(os.stat(path).st_mode):
-            raise NotADirectoryError(20, os.strerror(20), path)
-        if not os.access(path, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise PermissionError(13, os.strerror(13), path)
+            raise NotADirectoryError(20, os.strerror(20))
+        if not _may_enter(path):
+            raise PermissionError(13, os.strerror(13))
     except OSError as error:
         raise DaemonOSEnvironmentError(
-            f"cannot {phrase}: {error.strerror}; {remedy}", errno=error.errno, path=path
+            f"cannot {phrase}: {error.strerror}; {remedy}",
+            errno=error.errno,
+            path=path if isinstance(path, str) else None,
         ) from error
+
+
+def _may_enter(path: str | int) -> bool:
+    """Of a descriptor only fchdir(2) tells, which may be tried in the daemon alone."""
+    effective = os.access in os.supports_effective_ids
+    return isinstance(path, int) or os.access(path, os.X_OK, effective_ids=effective)
 
 
 class ChangeRoot(Step):
@@ -112,15 +120,19 @@ class ChangeDirectory(Step):
         return options.working_directory is not None
 
     def describe(self, options: Options) -> str:
-        return f"change the working directory to {options.working_directory!r}"
+        directory = options.working_directory
+        if isinstance(directory, int):
+            return f"change the working directory to that of descriptor {directory}"
+        where = " in the new root" if options.chroot_directory is not None else ""
+        return f"change the working directory to {directory!r}{where}"
 
     def why_not(self, options: Options) -> str:
         return "working_directory=None leaves it as it is"
 
     def check(self, walk: Walk) -> None:
         options = walk.options
-        path = options.working_directory or ""
-        if options.chroot_directory and "change-root" in walk.steps:
+        path = "" if options.working_directory is None else options.working_directory
+        if isinstance(path, str) and options.chroot_directory and "change-root" in walk.steps:
             path = os.path.join(options.chroot_directory, path.lstrip("/"))
             if _has_symlink(options.chroot_directory, path):
                 return  # it leads elsewhere in the new root: only there it can be told
@@ -128,7 +140,8 @@ class ChangeDirectory(Step):
 
     def apply(self, walk: Walk) -> str | None:
         before = _working_directory()
-        os.chdir(walk.options.working_directory or "")
+        directory = walk.options.working_directory
+        os.chdir("" if directory is None else directory)
         return before
 
     def undo(self, walk: Walk, memory: str | None) -> None:

@@ -17,6 +17,7 @@ from io import FileIO
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
+    from collections.abc import Iterator
     from types import ModuleType
     from typing import Any
 else:
@@ -24,6 +25,7 @@ else:
     import _signal as signal
 
 
+MOST_WORDS = 12  # of a command line: the interpreter, its options and the script
 SIGNALS = signal.valid_signals()
 KILL_TIMEOUT = 10.0  # seconds for a killed process to vanish; it may be in a system call
 LONGEST_POLL = 1_000_000  # seconds; poll(2) takes a C int of milliseconds
@@ -204,6 +206,36 @@ def start_time(pid: int) -> str:
     """When the process started, in ticks since boot: with the pid it names one process for ever."""
     fields = stat_fields(pid)
     return fields[19] if fields else ""
+
+
+def child_pids() -> list[int]:
+    """The main thread's children, where the program has loaded what it may have started them by."""
+    if "subprocess" not in sys.modules and "multiprocessing.process" not in sys.modules:
+        return []
+    return [*map(int, (of_proc(f"self/task/{os.getpid()}/children") or "").split())]
+
+
+def ancestors() -> Iterator[int]:
+    """The parent of this process, its parent, and so on."""
+    pid = os.getppid()
+    while pid > 0:
+        yield pid
+        fields = stat_fields(pid)
+        pid = int(fields[1]) if fields else 0
+
+
+def same_program(pid: int) -> str | None:
+    """The command line of another live process that runs the script of this one; None: it doesn't.
+
+    By the name of the file: a daemon has left the directory that a relative path belongs to.
+    """
+    if pid == os.getpid() or not (found := of_proc(f"{pid}/cmdline")) or not is_alive(pid):
+        return None
+    words = found.rstrip("\0").split("\0")
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)  # python -m
+    name = os.path.basename("".join(sys.argv[:1])) if main is None else main.name
+    runs = name in map(os.path.basename, words[:MOST_WORDS])
+    return " ".join(words) if name and runs else None
 
 
 def poll(fds: set[int], seconds: float | None) -> set[int]:

@@ -95,7 +95,12 @@ class Child:
             self.pidfd = open_pidfd(pid)
         except ProcessLookupError:
             self.gone = True  # not ours, or SIGCHLD is ignored: it is reaped
-        if self.pidfd is not None and not self._is_meant():
+        try:
+            meant = self.pidfd is None or self._is_meant()
+        except BaseException:
+            self.close()
+            raise
+        if not meant:
             self.close()
             self.gone = True  # and the number is another's
 

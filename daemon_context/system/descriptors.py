@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FEW, MANY = 256, 1 << 16
 UNKNOWN = -1  # a mode, of what could not be looked at
 UNSEEN = 1 << 20  # what fs.nr_open usually is; without close_range each costs a system call
+LOOPS = {"eventpoll", "inotify", "io_uring"}
 KINDS = {
     stat.S_IFREG: "regular file",
     stat.S_IFDIR: "directory",
@@ -119,6 +120,17 @@ def is_open(fd: int) -> bool:
     return True
 
 
+def loop_kind(fd: int) -> str:
+    """What kind of event loop, or of watcher, the descriptor belongs to; '' if to none."""
+    try:
+        if stat.S_IFMT(os.fstat(fd).st_mode):
+            return ""  # no anonymous inode: most, at the price of one system call
+        kind = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:").strip("[]")
+    except OSError:
+        return ""
+    return kind if kind in LOOPS else ""
+
+
 def polled(size: int, most: int = MANY) -> set[int]:
     """Ask for many numbers in one system call: half the cost of a listing.
 
@@ -168,6 +180,8 @@ def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:
             close_quietly(fd)
     if stand_in >= 0:
         os.close(stand_in)
+    if owners is not None:
+        owners.end()
     return modes
 
 

@@ -53,6 +53,7 @@ LEFT_OUT = {
     },
     "signal masks: fail only for a wrong pointer or size": {
         "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "rt_sigsuspend": (130, 133),
+        "rt_sigpending": (127, 136),
         "pause": (34, -1), "restart_syscall": (219, 128),
     },
     "memory and threads of the interpreter: a failure ends or suspends it, whatever the program": {
