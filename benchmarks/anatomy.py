@@ -19,8 +19,8 @@ LEARNT = """\
 - **The garbage collector** ran four times among the imports of a start, and found nothing: 0.4 ms.
   It waits until the start is over; the daemon's first run comes in its body.
 - **The code of a start** is 298 KB in 26 modules, without a pid file and with all else at its
-  defaults; the mark is 120 KB in 10. What is loaded only when it is asked for: the
-  checks of options, the owners of descriptors, `launch()`'s handle, the words of errors. About two thirds of
+  defaults; the mark is 120 KB in 10. What is loaded only when it is asked for: the checks of
+  options, the owners of descriptors, `launch()`'s handle, the words of errors. About two thirds of
   it run. The rest is what a daemon that fails tells and undoes, what the session leader does then
   (both import nothing once a start has begun), the loop, and what steps say of themselves.
   Docstrings are some 36 KB of it, and annotations 16.
