@@ -422,7 +422,7 @@ def test_a_working_directory_behind_a_symlink_of_the_new_root(box: support.Sandb
             os.wait()
     """)
     refused, there = done.stdout.splitlines()
-    assert "'/srv/none': No such file or directory" in refused
+    assert "'/srv/none' in the new root: No such file or directory" in refused
     assert there == "/real/data"
 
 

@@ -9,6 +9,7 @@ import errno
 import grp
 import os
 import pwd
+from io import FileIO
 
 from ..errors import DaemonOSEnvironmentError, OptionError, refuse
 from ..system import capabilities, own_status
@@ -129,15 +130,17 @@ def require_sight(options: Options, phrase: str) -> None:
     """
     if not _leaves_root(options):
         return
-    inheritable = own_status("CapInh:")
-    if inheritable is None:
+    try:
+        with FileIO("/proc/self/status") as file:
+            status = file.readall() or b""
+    except OSError as error:
         raise DaemonOSEnvironmentError(
             f"cannot {phrase}: without /proc nobody can tell whether root's capabilities survive "
-            "it; mount /proc",
-            errno=errno.ENOENT,
+            f"it ({error.strerror}); mount /proc",
+            errno=error.errno,
             path="/proc",
-        )
-    if int(inheritable, 16):
+        ) from error
+    if int(status.partition(b"\nCapInh:")[2].split(None, 1)[0], 16):
         capabilities.prepare()
 
 

@@ -100,10 +100,13 @@ def open_for_reading(path: str) -> int | None:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a symlink, a socket: never locked by us
             return None
         raise
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    return None
+    fit = False
+    try:
+        fit = stat.S_ISREG(os.fstat(fd).st_mode)
+    finally:
+        if not fit:
+            os.close(fd)
+    return fd if fit else None
 
 
 def pid_in(fd: int) -> int | None:

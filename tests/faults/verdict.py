@@ -17,6 +17,7 @@ FOR_GOOD = re.compile(r"changed for good in this process by: .*prevent-core")
 # What an error means there, where that is more than the operating system's text.
 IN_OTHER_WORDS = {
     ("stat", "ENOENT"): "somebody removed or replaced it",
+    ("openat", "ENOENT"): "somebody removed or replaced it",
     # To one end of the pipe the other one is gone, which can't be told through that pipe.
     ("write(pipe)", "EPIPE"): "ready",
 }
