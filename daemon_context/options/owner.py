@@ -12,7 +12,7 @@ import pwd
 from io import FileIO
 
 from ..errors import DaemonOSEnvironmentError, OptionError, refuse
-from ..system import capabilities, own_status
+from ..system import capabilities
 from ..system.capabilities import CAP_SETGID, CAP_SETUID, has_capability
 
 TYPE_CHECKING = False
