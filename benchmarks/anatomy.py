@@ -18,18 +18,23 @@ LEARNT = """\
   *import* look worse: no start would be faster.
 - **The garbage collector** ran four times among the imports of a start, and found nothing: 0.4 ms.
   It waits until the start is over; the daemon's first run comes in its body.
-- **A third of the code** that a start loads it does not run, if all goes well: 89 of 264 KB of byte
-  code, for the words of errors, for undoing, for editing sequences. It is loaded all the same: a
-  start that fails may have no descriptor left to import from, or be in another root, and its error
-  would be lost.
+- **The code of a start** is 298 KB in 26 modules, without a pid file and with all else at its
+  defaults; the mark is 120 KB in 10. What is loaded only when it is asked for: the checks of
+  options, the owners of descriptors, `launch()`'s handle, the words of errors. About two thirds of
+  it run. The rest is what a daemon that fails tells and undoes, what the session leader does then
+  (both import nothing once a start has begun), the loop, and what steps say of themselves.
+  Docstrings are some 36 KB of it, and annotations 16.
 - **A launcher that has an answer** waits for two forks, for the daemon's steps and for the session
   leader to leave. *Bare, waits for ready* has only the forks and the wait, and is the limit for the
   marks of *launch*: what they leave above it has to pay for imports, checks, steps and the report.
 - **After a fork, code is dear.** What a process touches for the first time after it is copied page
-  by page, and running Python touches what it runs, for the counts of references. So all that can
-  be decided, opened and listed is so before the first fork, and the daemon's steps are few system
-  calls each. Files below `/proc` are read without the buffer and the codec that file objects have
-  otherwise, which cost several times as much.
+  by page, and running Python touches what it runs, for the counts of references. So all that can be
+  decided, opened and listed is so before the first fork, and the daemon's steps are few system
+  calls each. Of the page faults above the interpreter's own, 210 come with the modules, some 80
+  with each of the two processes and 30 with the one that forks it; the other 650 are pages that
+  three processes copy where they run: about eight for each function that one calls for the first
+  time. A bare double fork has 200 in all. Files below `/proc` are read without the buffer and the
+  codec that file objects have otherwise, which cost several times as much.
 - **A large heap** costs its page tables at each fork, and again when a process that has it ends.
   The session leader, which tells how the daemon died, has them too, and leaves before the launcher
   does: that is what *large heap* pays above *bare, waits for ready*.

@@ -12,7 +12,7 @@ import atexit
 import os
 import sys
 
-from .options import Given
+from .options import DEFAULTS, Given, is_default
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ LOADED_WITH = {
     "gid": "options.owner",
     "initgroups": "options.owner",
     "pidfile": "pidfile",
+    "readiness": "system.owners",
     "record_trace": "look.trace",
     "stderr": "steps.logfiles",
     "stdin": "steps.logfiles",
@@ -75,7 +76,9 @@ class DaemonContext(Given):
     serves = False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in LOADED_WITH and value is not None and value is not False:
+        if not is_default(name, value):
+            from .options import freezing  # noqa: F401
+        if name in LOADED_WITH and value is not DEFAULTS.get(name):
             __import__(f"{__package__}.{LOADED_WITH[name]}")
         object.__setattr__(self, name, value)
 
@@ -98,8 +101,11 @@ class DaemonContext(Given):
     def steps(self, value: Any) -> None:
         # The constructor comes by here last.
         from . import loop, steps  # noqa: F401
-        from .options import freezing  # noqa: F401
+        from .options import frozen  # noqa: F401
+        from .system.descriptors import FEW, polled
 
+        if polled(FEW) != {0, 1, 2}:  # without a look at /proc, which constructing must not take
+            from .system import owners  # noqa: F401
         if self._detach_process is None:
             from .manager import supervisor  # noqa: F401
         if not isinstance(self.stderr, (str, bytes)) and os.path.exists("/dev/log"):
@@ -133,7 +139,9 @@ class DaemonContext(Given):
         :raises DaemonError: in the launching process, whatever failed in any of the three
             processes; nothing of the start is left
         """
-        return None if self.is_open else self._launched(self._begin())
+        from .embedding import handle_of
+
+        return None if self.is_open else handle_of(self._launched(self._begin()))
 
     def open(self) -> None:
         """Become a daemon: `launch`, and the launcher's end. Returns in the daemon only.
@@ -160,6 +168,7 @@ class DaemonContext(Given):
         :returns: a handle, once the daemon is ready
         :raises DaemonError: as `launch` does; AlreadyRunning carries the running daemon's handle
         """
+        from .embedding import handle_of
         from .embedding.target import raised, run_target
         from .errors import DaemonError, refuse
         from .options.work import require_plain
@@ -175,7 +184,7 @@ class DaemonContext(Given):
         require_plain(f"target={target!r}", target)
         launcher = os.getpid()
         try:
-            handle = self._launched(self._begin(always=True))
+            handle = handle_of(self._launched(self._begin(always=True)))
             if handle is None:
                 run_target(self, target, args, kwargs)
         except BaseException as error:
@@ -215,9 +224,8 @@ class DaemonContext(Given):
 
         return Trace(self.record_trace if callable(self.record_trace) else None)
 
-    def _launched(self, walk: Walk) -> Handle | None:
-        """Walk the sequence; the handle in the launcher."""
-        from .embedding import Handle
+    def _launched(self, walk: Walk) -> Walk:
+        """Walk the sequence; the walk, which is over in the launcher."""
         from .options.place import require_own_process
         from .sequence import start
 
@@ -230,20 +238,25 @@ class DaemonContext(Given):
             self._over = walk.over
             if not walk.is_open:  # in the launcher, whether the daemon is ready or has failed
                 self._walk = None
-        return Handle(walk.daemon, walk.words, walk.identity) if walk.over else None
+        return walk
 
     def _sequence(self) -> Steps:
         """The sequence; an iterator gives its steps once only, so keep them."""
         from .sequence.step import as_steps
 
-        steps = as_steps(self.steps)
-        self.steps = steps
+        given = self.steps
+        steps = as_steps(given)
+        if steps is not given:
+            self.steps = steps
         return steps
 
     def _frozen(self, steps: Steps, **how: bool) -> Options:
-        from .options.freezing import freeze, lasting
+        from .options.frozen import freeze
 
-        self.files_preserve = lasting(self.files_preserve)
+        if not is_default("files_preserve", self.files_preserve):
+            from .options.freezing import lasting
+
+            self.files_preserve = lasting(self.files_preserve)
         return freeze(self, forks="detach" in steps, **how)
 
     # --- being one

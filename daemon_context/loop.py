@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from .system.own import read, write
-from .system.processes import poll_beside as poll
-from .system.processes import restore_wakeup, signal, signal_name
+from .system import poll_beside as poll
+from .system import read, restore_wakeup, signal, signal_name, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -140,7 +140,7 @@ def test_a_real_thread_is_no_main_thread(box: support.Sandbox, head: str) -> Non
         head
         + """
     from daemon_context import DaemonContext, OptionError
-    from daemon_context.system.own import own
+    from daemon_context.system import own
     import _thread
 
     def start():

@@ -63,6 +63,37 @@ os._exit(0)
     assert not (found - bare) & (HEAVY - {"socket"})
 
 
+# Of a start without a pid file; byte code as CPython 3.11, whose is the largest, makes it.
+MOST_MODULES, MOST_BYTES = 26, 301_000
+
+
+def test_a_plain_start_loads_little(box: support.Sandbox) -> None:
+    """To be found and opened each module costs some 50 µs, and its code by its size."""
+    done = box.run(
+        f"""
+        import marshal, os, sys
+        sys.path[:0] = [{str(support.ROOT)!r}]
+        from daemon_context import DaemonContext
+
+        found = os.path.abspath("found")
+        DaemonContext(detach_process=True).open()
+        weights = {{}}
+        for name, module in sorted(sys.modules.items()):
+            if name.partition(".")[0] == "daemon_context":
+                with open(module.__file__) as file:
+                    code = compile(file.read(), module.__file__, "exec", dont_inherit=True)
+                weights[name] = len(marshal.dumps(code))
+        with open(found, "w") as file:
+            print(len(weights), sum(weights.values()), weights, file=file)
+        """,
+        prefix=None,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    modules, size, weights = box.text("found").split(maxsplit=2)
+    assert int(modules) <= MOST_MODULES, weights
+    assert int(size) <= MOST_BYTES, weights
+
+
 def test_all_public_names_are_there() -> None:
     assert set(daemon_context.__all__) >= PUBLIC
     for name in daemon_context.__all__:

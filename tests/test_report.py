@@ -375,6 +375,27 @@ def test_a_failing_check_is_an_error_before_anything_was_done(box: support.Sandb
     assert not (box.path / "applied").exists()
 
 
+def test_a_daemon_that_dies_between_its_two_words(box: support.Sandbox) -> None:
+    """It tells the launcher that it is ready, and dies before the session leader hears it."""
+    done = box.run("""
+        import os, signal
+        from daemon_context import DaemonContext, report
+        from daemon_context.report.frames import READY
+
+        send, said = report.send, []
+        def dying(fd, kind, payload=b""):
+            if kind == READY and said:
+                os.kill(os.getpid(), signal.SIGKILL)
+            said.extend([kind] * (kind == READY))
+            return send(fd, kind, payload)
+        context = DaemonContext(detach_process=True)
+        report.send = dying
+        context.open()
+        """)
+    assert done.returncode == 1
+    assert "was killed by SIGKILL before it was ready" in done.stderr
+
+
 # --- the body, under readiness="explicit"
 
 BODY = """

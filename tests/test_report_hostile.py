@@ -12,9 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon_context.errors import DaemonError, StartError, StepError
-from daemon_context.report.facts import TEXT_LARGEST, encoded
 from daemon_context.report.failures import decode
-from daemon_context.report.frames import ERROR, HELLO, LARGEST, READY, Frames, send
+from daemon_context.report.frames import (
+    ERROR,
+    HELLO,
+    LARGEST,
+    READY,
+    TEXT_LARGEST,
+    Frames,
+    encoded,
+    send,
+)
 
 from . import support
 

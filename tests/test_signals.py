@@ -670,7 +670,7 @@ def test_a_handler_that_raises_as_signals_are_blocked_leaves_none_blocked(
     """A signal that comes just before the system call has its handler run just behind it."""
     done = box.run("""
         import ctypes, itertools, signal
-        from daemon_context.system import processes as process
+        from daemon_context import system as process
 
         # Converting the signals for the call, in C, sends one: no handler runs before the call.
         send = getattr(ctypes.PyDLL(None), "raise")

@@ -145,7 +145,7 @@ READINESS = {
     "forged": """
         class Lie(Step):
             def apply(self, walk):
-                send(walk.report.report_w, READY, LONG.encode("utf-8", "surrogatepass"))
+                send(walk.report.outcome_w, READY, LONG.encode("utf-8", "surrogatepass"))
         steps = DEFAULT_STEPS.insert_after("change-owner", Lie())
         tell(DaemonContext(steps=steps, uid="nobody").spawn(time.sleep, 0).status)
     """,

@@ -1,8 +1,9 @@
-"""What does not depend on the load of the machine: system calls, and instructions."""
+"""What does not depend on the load of the machine: system calls, page faults, instructions."""
 
 from __future__ import annotations
 
 import os
+import resource
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +16,21 @@ from ..scene import Place, Scene
 
 
 def counts(bench: Bench) -> Outcome:
-    """What does not depend on the load of the machine: system calls, and instructions."""
+    """What does not depend on the load of the machine: system calls, page faults, instructions."""
     kinds = [
         (name + (" + pid file" if pidfile else ""), name, Scene(pidfile=pidfile, then="exit"))
         for name in (INTERPRETER, C, BARE, INLINE, OURS, PD)
         for pidfile in (False, True)
         if not pidfile or name in (BARE, OURS, PD)
     ]
-    tables = []
+    faults: Measures = {
+        row: partial(bench.apart, scene, partial(_faults, contender, scene))
+        for row, name, scene in kinds
+        for contender in bench.named(name)
+    }
+    found = bench.interleave(faults, 0.1, warm_up=False)
+    title = "Page faults of a whole start, all processes"
+    tables = [bench.table("faults", title, "", found, "count", against=(BARE, PD))]
     for tool, key, title, unit, count, share in (
         ("strace", "syscalls", "System calls of a whole start, all processes", "", _syscalls, 0.1),
         ("valgrind", "instructions", "Instructions, exec to the body", "million",
@@ -47,6 +55,15 @@ def _syscalls(tool: str, contender: Contender, scene: Scene, place: Place) -> Sa
     _run_whole([tool, "-f", "-c", "-U", "calls,name", "-o", str(out)], contender, scene, place)
     total = [line.split() for line in out.read_text().splitlines() if line.endswith(" total")]
     return {"count": int(total[-1][0])}
+
+
+def _faults(contender: Contender, scene: Scene, place: Place) -> Sample:
+    def so_far() -> int:
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+
+    before = so_far()
+    _run_whole([], contender, scene, place)
+    return {"count": so_far() - before}
 
 
 def _instructions(tool: str, contender: Contender, scene: Scene, place: Place) -> Sample:

@@ -14,9 +14,9 @@ from time import monotonic, sleep
 from ..embedding import SCHEDULE, send, signal_number
 from ..errors import DaemonError
 from ..pidfile import PidFile
+from ..system import open_pidfd, poll, signal
 from ..system.endings import exit_words
 from ..system.groups import Group
-from ..system.processes import open_pidfd, poll, signal
 from . import statusfile
 from .status import status_of
 

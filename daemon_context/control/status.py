@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 from ..pidfile.holder import SUFFIX, let_go
+from ..system import is_alive, stat_fields
 from ..system.endings import started_at
-from ..system.processes import is_alive, stat_fields
 from . import statusfile
 from .statusfile import TEXT_LARGEST
 

@@ -13,8 +13,8 @@ import os
 from _thread import allocate_lock
 from time import time
 
+from ..system import SignalsHeld
 from ..system.descriptors import is_still, lifted
-from ..system.processes import SignalsHeld
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

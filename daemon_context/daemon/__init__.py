@@ -22,9 +22,8 @@ from ..options import default_signal_map
 from ..options.freezing import lasting
 from ..pidfile import PidFile
 from ..sequence.step import Steps, as_steps
+from ..system import is_main_thread, signal
 from ..system.descriptors import is_open
-from ..system.own import is_main_thread
-from ..system.processes import signal
 from .openstatus import OpenStatus
 from .refusals import require_known, require_work
 from .serving import Serving

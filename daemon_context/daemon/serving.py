@@ -10,9 +10,8 @@ from ..control.statusfile import StatusFile
 from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
 from ..errors import SetupExit
 from ..loop import Terminated
-from ..report.facts import fitting, plain
-from ..system.own import is_main_thread
-from ..system.processes import signal
+from ..report.frames import fitting, plain
+from ..system import is_main_thread, signal
 from ..system.text import shown
 
 TYPE_CHECKING = False

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from ..control import NotRunning
 from ..errors import DaemonError, OptionError, SequenceError, SetupExit, lock_class
-from ..system.processes import ancestors
+from ..system import ancestors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

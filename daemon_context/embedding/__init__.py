@@ -6,15 +6,19 @@ import os
 from time import monotonic
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, refuse
+from ..system import SIGNALS, open_pidfd, poll_beside, send_signal, signal, signal_name
 from ..system.child import identity_of, is_process
-from ..system.processes import SIGNALS, open_pidfd, poll_beside, send_signal, signal, signal_name
+from ..system.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from ..sequence import Walk
+
 STARTING = 10.0  # seconds to wait for a start that is under way
+WORDS_LARGEST = 1000  # characters of what a daemon says when it is ready
 SCHEDULE = (("TERM", 10.0), ("KILL", 5.0))
 
 #: In the daemon of `spawn`, for the target: its context, which has `ready` and the loop.
@@ -104,6 +108,13 @@ class Handle:
             return pidfd
         os.close(pidfd)
         return None
+
+
+def handle_of(walk: Walk) -> Handle | None:
+    """In the launcher, whose walk is over: the handle of the daemon that it has started."""
+    if not walk.over:
+        return None
+    return Handle(walk.daemon, shown(walk.words, WORDS_LARGEST), walk.identity)
 
 
 def send(pid: int, pidfd: int, number: int) -> None:

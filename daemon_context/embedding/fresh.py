@@ -206,7 +206,7 @@ def obey(order: int, answer: int) -> None:
         handle = _obeyed(order)
         said.update(pid=handle.pid, status=handle.status, identity=handle.identity)
     except Exception as error:
-        from ..report.facts import encoded
+        from ..report.frames import encoded
 
         said["failure"] = encoded(error, 0, "fresh interpreter").decode()
     with open(answer, "wb") as file:

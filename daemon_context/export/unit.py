@@ -9,7 +9,7 @@ from ..daemon import Daemon
 from ..embedding import SCHEDULE
 from ..errors import DaemonError
 from ..options.freezing import freeze
-from ..system.processes import signal
+from ..system import signal
 from .hardening import hardening
 from .paths import Paths
 

@@ -10,9 +10,9 @@ import sys
 from ..sequence.keeping import asked
 from ..steps.coordination import unlocked
 from ..steps.past import complaints
+from ..system import same_program, signal
 from ..system.descriptors import KINDS, open_numbers
 from ..system.owners import Owners
-from ..system.processes import same_program, signal
 from ..system.threads import live_threads
 
 TYPE_CHECKING = False

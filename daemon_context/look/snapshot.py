@@ -7,8 +7,8 @@ import os
 import stat
 import sys
 
+from ..system import SIGNALS, restore_wakeup, signal, signal_name
 from ..system.descriptors import KINDS, is_open, open_numbers
-from ..system.processes import SIGNALS, restore_wakeup, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

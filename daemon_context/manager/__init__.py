@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..system.processes import of_proc
+from ..system import of_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

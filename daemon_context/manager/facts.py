@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 
-from ..system.processes import of_proc
+from ..system import of_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

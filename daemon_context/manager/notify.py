@@ -12,8 +12,8 @@ import stat
 from _thread import get_ident
 from time import monotonic, monotonic_ns
 
+from ..system import of_proc
 from ..system.descriptors import duplicate, is_still, lifted
-from ..system.processes import of_proc
 from . import Manager
 
 TYPE_CHECKING = False

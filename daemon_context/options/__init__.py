@@ -1,4 +1,4 @@
-"""What a start is asked for: given here, then read, checked, resolved and frozen by `freezing`.
+"""What a start is asked for: given here, then read, checked, resolved and `frozen`.
 
 What belongs here: the options, their defaults, and whom they mean (`owner`). What does not: what is
 done with them.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .frozen import Options as Options
     from .frozen import Target as Target
 else:
-    import _signal as signal  # see `daemon_context.system.processes`
+    import _signal as signal  # see `daemon_context.system`
 
 
 def default_signal_map() -> dict[int, str | None]:
@@ -30,6 +30,33 @@ def default_signal_map() -> dict[int, str | None]:
     return {
         getattr(signal, name): target for name, target in names.items() if hasattr(signal, name)
     }
+
+
+# Of what needs no check as long as it is so.
+DEFAULTS: dict[str, Any] = {
+    "chroot_directory": None,
+    "working_directory": "/",
+    "umask": 0,
+    "initgroups": False,
+    "prevent_core": True,
+    "files_preserve": None,
+    "pidfile": None,
+    "stdin": None,
+    "stdout": None,
+    "stderr": None,
+    "signal_map": None,
+    "readiness": "open",
+    "start_timeout": None,
+    "threads": "warn",
+    "preserve_logging": True,
+    "record_trace": False,
+}
+
+
+def is_default(name: str, value: object) -> bool:
+    """Whether that option, if it is one, is at its default."""
+    default = DEFAULTS.get(name, value)
+    return value is default or (name == "signal_map" and value == default_signal_map())
 
 
 class Given:

@@ -1,8 +1,9 @@
-"""The options of one start: normalised, validated, resolved and frozen.
+"""The options that are not at their defaults: checked and resolved.
 
 All of it happens in the launching process when `open()` starts, so that a bad value is refused
 before anything has changed, and neither ``chdir``, ``chroot`` nor a change of owner can give a
-path or a name another meaning afterwards.
+path or a name another meaning afterwards. Loaded when such an option is assigned: what is at its
+default needs no check.
 """
 
 from __future__ import annotations
@@ -11,112 +12,48 @@ import os
 from io import IOBase
 
 from ..errors import refuse
+from ..system import SIGNALS, signal, signal_name
 from ..system.paths import absolute_path, text_path
-from ..system.processes import SIGNALS, signal, signal_name
 from . import Given, default_signal_map
-from .detachment import detachment
-from .frozen import Options, Target
-from .place import require_place
+from .frozen import Target
+from .frozen import freeze as freeze
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-STREAMS = ("stdin", "stdout", "stderr")
 LARGEST_FD = 0x7FFFFFFF  # a C int
 
 
-def freeze(
-    given: Given,
-    *,
-    forks: bool = True,
-    goes_on: bool = False,
-    always: bool = False,
-    serves: bool = False,
-) -> Options:
-    """Check and resolve every option.
-
-    :param forks: whether the sequence has the step `detach`
-    :param goes_on: whether the launching process does
-    :param always: for `spawn`, which always detaches
-    :param serves: whether the daemon is the program all the same, and not a helper beside it
+def checked(given: Given, name: str, value: Any) -> Any:
+    """What the option of that name means.
 
     :raises OptionError: names the option, the value and what is expected
     """
-    if not goes_on:
-        require_place()
-    asked = _detach(given._detach_process)
-    helper = goes_on and not serves
-    supervisor = detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
-    if goes_on and not supervisor.detach:
-        require_place()
-    chroot = _path("chroot_directory", given.chroot_directory, optional=True)
-    directory = _working_directory(given.working_directory, chroot)
-    keep = asked is None and not supervisor.detach
-    streams = {option: _target(option, getattr(given, option), keep=keep) for option in STREAMS}
-    return Options(
-        chroot_directory=chroot,
-        working_directory=directory,
-        umask=_umask(given.umask),
-        prevent_core=_flag("prevent_core", given.prevent_core),
-        record_trace=_recorded(given.record_trace),
-        detach_process=supervisor.detach and forks,
-        goes_on=goes_on,
-        helper=helper,
-        supervisor=supervisor,
-        files_preserve=_preserved(given.files_preserve) | _descriptors(directory),
-        pidfile=_pidfile(given.pidfile),
-        signal_map=_signal_map(given),
-        readiness=_choice("readiness", given.readiness, ("open", "explicit")),
-        start_timeout=_seconds("start_timeout", given.start_timeout),
-        threads=_choice("threads", given.threads, ("warn", "refuse", "ignore")),
-        preserve_logging=_flag("preserve_logging", given.preserve_logging),
-        **streams,
-        **_owner(given),
-    )
+    if name == "working_directory":
+        return _working_directory(value, _path("chroot_directory", given.chroot_directory))
+    if name in ("stdin", "stdout", "stderr"):
+        return _target(name, value)
+    if name == "signal_map":
+        return _signal_map(given)
+    return CHECKS[name](name, value)
 
 
-def _owner(given: Given) -> dict[str, Any]:
-    """Whom to become. Most daemons stay who they are, and need no look into the databases."""
-    initgroups = _flag("initgroups", given.initgroups)
-    uid, gid = os.getuid(), os.getgid()
-    if initgroups or _is_elevated() or given._uid is not None or given._gid is not None:
-        from .owner import resolve_owner
-
-        return resolve_owner(given)
-    return {
-        "uid": uid,
-        "gid": gid,
-        "initgroups": False,
-        "user": None,
-        "home": None,
-        "groups": None,
-        "owner_changes": False,
-    }
-
-
-def _is_elevated() -> bool:
-    """Whether real, effective and saved ids differ, as in a setuid program."""
-    if not hasattr(os, "getresuid"):
-        return (os.getuid(), os.getgid()) != (os.geteuid(), os.getegid())
-    return len({*os.getresuid()}) > 1 or len({*os.getresgid()}) > 1
-
-
-def _flag(option: str, value: object) -> bool:
+def flag(option: str, value: object) -> bool:
     if value is True or value is False or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise refuse(option, value, "True or False")
 
 
-def _recorded(value: object) -> bool:
-    return callable(value) or _flag("record_trace", value)
+def _recorded(option: str, value: object) -> bool:
+    return callable(value) or flag(option, value)
 
 
-def _choice(option: str, value: object, choices: tuple[str, ...]) -> str:
-    if isinstance(value, str) and value in choices:
+def _choice(option: str, value: object) -> str:
+    if isinstance(value, str) and value in CHOICES[option]:
         return value
-    raise refuse(option, value, " or ".join(map(repr, choices)))
+    raise refuse(option, value, " or ".join(map(repr, CHOICES[option])))
 
 
 def _seconds(option: str, value: object) -> float | None:
@@ -127,18 +64,16 @@ def _seconds(option: str, value: object) -> float | None:
     raise refuse(option, value, "None or a positive number of seconds")
 
 
-def _umask(value: object) -> int | None:
+def _umask(option: str, value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
-    raise refuse("umask", value, "None or a number from 0 to 0o777, such as 0o022")
+    raise refuse(option, value, "None or a number from 0 to 0o777, such as 0o022")
 
 
-def _path(option: str, value: object, *, optional: bool = False) -> str | None:
-    if value is None and optional:
-        return None
-    return absolute_path(option, value)
+def _path(option: str, value: object) -> str | None:
+    return None if value is None else absolute_path(option, value)
 
 
 def lasting(value: Any) -> Any:
@@ -181,17 +116,7 @@ def _directory(fd: int, chroot: str | None) -> int:
     return fd
 
 
-def _descriptors(directory: str | int | None) -> set[int]:
-    """The working directory's, which must be open when that is changed."""
-    return {directory} if isinstance(directory, int) else set()
-
-
-def _detach(given: Any) -> bool | str | None:
-    forced = isinstance(given, str) and given == "force"
-    return given if given is None or forced else _flag("detach_process", given)
-
-
-def _pidfile(value: Any) -> Any:
+def _pidfile(option: str, value: Any) -> Any:
     # Paths first: until Python 3.12 a pathlib.Path is a context manager as well.
     if isinstance(value, (str, bytes, os.PathLike)):
         from ..pidfile import PidFile
@@ -199,11 +124,11 @@ def _pidfile(value: Any) -> Any:
         return PidFile(value)
     if getattr(type(value), "__enter__", None) is IOBase.__enter__:
         expected = "None, a path or a PidFile; an open file locks nothing: give its path"
-        raise refuse("pidfile", value, expected)
+        raise refuse(option, value, expected)
     enters = hasattr(value, "__enter__") and hasattr(value, "__exit__")
     if value is None or (enters and not isinstance(value, type)):
         return value
-    raise refuse("pidfile", value, "None, a path, a PidFile or another context manager")
+    raise refuse(option, value, "None, a path, a PidFile or another context manager")
 
 
 def descriptor_of(option: str, item: Any) -> int | None:
@@ -224,26 +149,22 @@ def descriptor_of(option: str, item: Any) -> int | None:
     return number
 
 
-def _preserved(items: Any) -> frozenset[int]:
+def _preserved(option: str, items: Any) -> frozenset[int]:
     if hasattr(items, "fileno"):  # a file is an iterable as well: of its lines
-        raise refuse("files_preserve", items, "an iterable, such as a list with that file in it")
+        raise refuse(option, items, "an iterable, such as a list with that file in it")
     try:
         members = () if items is None else tuple(items)
     except Exception as error:  # whatever the items' owner raises
-        raise refuse(
-            "files_preserve", items, "None or an iterable of files and descriptors"
-        ) from error
+        raise refuse(option, items, "None or an iterable of files and descriptors") from error
     if {*map(type, members)} == {int} and 0 <= min(members) <= max(members) <= LARGEST_FD:
         return frozenset(members)  # thousands of them pass quickly
-    found = (descriptor_of("files_preserve", item) for item in members if item is not None)
+    found = (descriptor_of(option, item) for item in members if item is not None)
     return frozenset(fd for fd in found if fd is not None)
 
 
-def _target(option: str, value: Any, *, keep: bool) -> Target:
-    if value is None:
-        return Target(option, "keep" if keep else "null")
+def _target(option: str, value: Any) -> Target:
     if isinstance(value, (str, bytes, os.PathLike)):
-        return Target(option, "path", path=_path(option, value) or "")
+        return Target(option, "path", path=absolute_path(option, value))
     if not isinstance(value, int) and not hasattr(value, "fileno"):
         if hasattr(value, "read" if option == "stdin" else "write"):
             return Target(option, "object", file=value)
@@ -299,3 +220,19 @@ def _handler(given: Given, number: int, target: Any) -> Any:
         if target == plain and not isinstance(target, bool):
             return plain  # not the enum's member, which `_signal` does not know
     raise refuse("signal_map", {key: target}, "None, a method's name or a callable")
+
+
+CHOICES = {"readiness": ("open", "explicit"), "threads": ("warn", "refuse", "ignore")}
+CHECKS = {
+    "chroot_directory": _path,
+    "umask": _umask,
+    "initgroups": flag,
+    "prevent_core": flag,
+    "files_preserve": _preserved,
+    "pidfile": _pidfile,
+    "readiness": _choice,
+    "start_timeout": _seconds,
+    "threads": _choice,
+    "preserve_logging": flag,
+    "record_trace": _recorded,
+}

@@ -1,8 +1,16 @@
-"""The options of one start, frozen: what the steps read. Made by `freezing`."""
+"""The options of one start, frozen: what the steps read, and who started us.
+
+Most are at their defaults, which need no check; the others go through `freezing`.
+"""
 
 from __future__ import annotations
 
 import os
+
+from ..system import signal
+from . import DEFAULTS, default_signal_map, is_default
+from .detachment import detachment
+from .place import require_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..manager import Supervisor
     from ..pidfile import PidFile
+    from . import Given
 
 
 class Options:
@@ -86,3 +95,109 @@ class Target:
         if self.kind == "descriptor":
             return f"{self.option} to descriptor {self.fd}"
         return f"{self.option} to {self.path if self.kind != 'object' else self.file!r}"
+
+
+STREAMS = ("stdin", "stdout", "stderr")
+
+
+def freeze(
+    given: Given,
+    *,
+    forks: bool = True,
+    goes_on: bool = False,
+    always: bool = False,
+    serves: bool = False,
+) -> Options:
+    """Check and resolve every option.
+
+    :param forks: whether the sequence has the step `detach`
+    :param goes_on: whether the launching process does
+    :param always: for `spawn`, which always detaches
+    :param serves: whether the daemon is the program all the same, and not a helper beside it
+
+    :raises OptionError: names the option, the value and what is expected
+    """
+    if not goes_on:
+        require_place()
+    asked = _detach(given._detach_process)
+    helper = goes_on and not serves
+    supervisor = detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
+    if goes_on and not supervisor.detach:
+        require_place()
+    keep = asked is None and not supervisor.detach
+    return Options(
+        **{
+            **DEFAULTS,
+            "files_preserve": frozenset(),
+            "signal_map": _default_signals(given),
+            **{option: Target(option, "keep" if keep else "null") for option in STREAMS},
+            **_given(given),
+            **_owner(given),
+        },
+        detach_process=supervisor.detach and forks,
+        goes_on=goes_on,
+        helper=helper,
+        supervisor=supervisor,
+    )
+
+
+def _given(given: Given) -> dict[str, Any]:
+    """What is not at its default, checked."""
+    asked = {name: getattr(given, name) for name in DEFAULTS}
+    if all(map(is_default, asked, asked.values())):
+        return {}
+    from .freezing import checked  # loaded when the option was assigned
+
+    found = {
+        name: checked(given, name, value)
+        for name, value in asked.items()
+        if not is_default(name, value)
+    }
+    directory = found.get("working_directory")
+    if isinstance(directory, int):  # it must be open when that is changed
+        found["files_preserve"] = found.get("files_preserve", frozenset()) | {directory}
+    return found
+
+
+def _default_signals(given: Given) -> dict[int, Any]:
+    """PEP 3143: None ignores, a string names a method of the context."""
+    return {
+        number: signal.SIG_IGN if name is None else getattr(given, name)
+        for number, name in default_signal_map().items()
+    }
+
+
+def _detach(given: Any) -> bool | str | None:
+    if given is None or given is True or given is False:
+        return given
+    from .freezing import flag
+
+    return given if isinstance(given, str) and given == "force" else flag("detach_process", given)
+
+
+def _owner(given: Given) -> dict[str, Any]:
+    """Whom to become. Most daemons stay who they are, and need no look into the databases."""
+    if not is_default("initgroups", given.initgroups) or _is_elevated() or _is_asked(given):
+        from .owner import resolve_owner
+
+        return resolve_owner(given)
+    return {
+        "uid": os.getuid(),
+        "gid": os.getgid(),
+        "initgroups": False,
+        "user": None,
+        "home": None,
+        "groups": None,
+        "owner_changes": False,
+    }
+
+
+def _is_asked(given: Given) -> bool:
+    return given._uid is not None or given._gid is not None
+
+
+def _is_elevated() -> bool:
+    """Whether real, effective and saved ids differ, as in a setuid program."""
+    if not hasattr(os, "getresuid"):
+        return (os.getuid(), os.getgid()) != (os.geteuid(), os.getegid())
+    return len({*os.getresuid()}) > 1 or len({*os.getresgid()}) > 1

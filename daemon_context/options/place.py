@@ -6,8 +6,7 @@ import os
 import sys
 
 from ..errors import OptionError
-from ..system.own import is_main_thread
-from ..system.processes import of_proc
+from ..system import is_main_thread, of_proc
 
 
 def require_place() -> None:

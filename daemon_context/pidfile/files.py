@@ -6,8 +6,8 @@ import errno
 import os
 from time import sleep
 
+from ..system import open_pidfd, poll
 from ..system.descriptors import lifted
-from ..system.processes import open_pidfd, poll
 from .fitness import require_fit, require_fit_place
 from .holder import SUFFIX, Holder, foreign, older
 from .locks import OPEN_FLAGS, open_for_reading, share

@@ -10,9 +10,9 @@ import os
 from time import monotonic
 
 from ..errors import DaemonError
+from ..system import SignalsHeld
 from ..system.descriptors import close_quietly, is_still, lifted
 from ..system.paths import absolute_path
-from ..system.processes import SignalsHeld
 from .files import CREATE, LOCK_MODE, clear, is_named, open_lock, removed, wait_a_while, write
 from .fitness import failed, require_fit_place, require_sense
 from .holder import SUFFIX, Holder, foreign_at, look

@@ -14,7 +14,7 @@ import fcntl
 import os
 import stat
 
-from ..system.processes import of_proc, stat_fields
+from ..system import of_proc, stat_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from io import FileIO
 
-from ..system.processes import open_pidfd, poll
+from ..system import open_pidfd, poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,15 +4,17 @@ Four pipes, all made by the launcher before the first fork:
 
 =========  ==============================  ====================================================
 control    launcher → session leader       a byte: cancel; its end: the launcher is gone
-outcome    session leader → launcher       frames; at first the daemon's pid, from itself
+outcome    both others → launcher          frames; from the daemon its pid, and that it is ready;
+                                           from the session leader what went wrong
 report     daemon → session leader         one frame: ready, or what went wrong
 progress   daemon → session leader         the number of the step in work; read only after death
 =========  ==============================  ====================================================
 
-The session leader stays the daemon's parent until it is ready, because only a parent learns how
-its child died. The daemon keeps ``outcome`` open until then, so that the end of that pipe tells
-the launcher that *both* are gone. A frame is a kind, a length and JSON; never a pickle, because
-an unprivileged daemon must not be able to run code in a root launcher.
+The session leader stays the daemon's parent until it is ready, because only a parent learns how its
+child died; then it leaves, and the launcher after it. The daemon keeps ``outcome`` open until then,
+so that the end of that pipe tells the launcher that *both* are gone. A frame is a kind, a length
+and JSON; never a pickle, because an unprivileged daemon must not be able to run code in a root
+launcher.
 """
 
 from __future__ import annotations
@@ -22,12 +24,10 @@ import sys
 
 from ..errors import StartError
 from ..sequence.keeping import preserved
+from ..system import SIGNALS, poll, read, signal, write
 from ..system.child import Child, identity_of
 from ..system.descriptors import is_still, open_numbers, open_pipe
-from ..system.own import read, write
-from ..system.processes import SIGNALS, poll, signal
-from .facts import as_json, encoded, exit_status
-from .frames import ERROR, HELLO, READY, WORDS_LARGEST, Frames, send
+from .frames import ERROR, HELLO, READY, WORDS_LARGEST, Frames, as_json, encoded, exit_status, send
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
 
 TYPE_CHECKING = False
@@ -78,14 +78,19 @@ class Report:
             write(self.progress_w, bytes([min(number, 255)]))
 
     def ready(self, status: str = "") -> bool:
-        """Say that the daemon works; False: nobody listens any more, the start was cancelled."""
-        if not self._is_ours(self.report_w):
+        """Say that the daemon works; False: nobody listens any more, the start was cancelled.
+
+        The launcher hears it first: it is what counts, and if the daemon dies before its next
+        word the session leader can still tell how.
+        """
+        if not (self._is_ours(self.outcome_w) and self._is_ours(self.report_w)):
             raise StartError(
                 "ready() can't reach the launcher: the program has closed the descriptor for it, "
                 "as os.closerange() does; close only what the program has opened"
             )
-        if not send(self.report_w, READY, status.encode("utf-8", "replace")[:WORDS_LARGEST]):
+        if not send(self.outcome_w, READY, status.encode("utf-8", "replace")[:WORDS_LARGEST]):
             return False
+        send(self.report_w, READY)
         self.walk.close(*filter(self._is_ours, self.fds))
         self.walk.report = None
         return True
@@ -156,7 +161,7 @@ class Report:
     def _relay(self, child: Child, frames: Frames) -> int:
         kind, payload = frames.first()
         if kind == READY:
-            return 0 if send(self.outcome_w, READY, payload) else self._abandoned(child)
+            return 0
         # A hostile daemon may go on writing for ever; ours has said all, and ends by itself.
         self.permitted(child.wait_or_kill, 0 if frames.hostile else LAST_WORDS)
         return self._tell(kind, payload)
@@ -185,10 +190,6 @@ class Report:
         asked = read(self.control_r, 1)
         self.permitted(child.end, GRACE)
         return self._clean_up(bool(asked))
-
-    def _abandoned(self, child: Child) -> int:
-        self.permitted(child.end, GRACE)
-        return self._clean_up(False)
 
     def _clean_up(self, launcher_lives: bool) -> int:
         """End what the daemon has left, which a launcher that ignores SIGCHLD can't do; of one that
@@ -253,8 +254,8 @@ def _may_kill() -> bool:
 
 def _forget_handlers() -> None:
     """The program's Python handlers are not meant for the session leader."""
-    for number in SIGNALS:
-        if callable(signal.getsignal(number)):
+    for number, handler in zip(SIGNALS, map(signal.getsignal, SIGNALS), strict=True):
+        if callable(handler):
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -24,7 +24,7 @@ from ..sequence import in_words
 from ..sequence.walk import Walk, words
 from ..system.endings import ending
 from ..system.text import shown
-from .facts import MOST_NOTES, SHORT_LARGEST, TEXT_LARGEST
+from .frames import MOST_NOTES, SHORT_LARGEST, TEXT_LARGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ import stat
 import sys
 import time
 
+from ..system import new_poll
 from ..system.descriptors import is_still
-from ..system.own import new_poll
 from ..system.text import shown
-from .facts import plain
-from .frames import write
+from .frames import plain, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ..errors import DaemonError, StartError
+from ..system import SIGNALS, poll, signal
 from ..system.child import Child
-from ..system.processes import SIGNALS, poll, signal
-from ..system.text import shown
-from .frames import HELLO, READY, WORDS_LARGEST, Frames, send
+from .frames import ERROR, HELLO, READY, Frames, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,8 +51,9 @@ class Launcher:
                 self._drain()
             kind, payload = self.frames.first() if self.frames.complete else (b"", b"")
             if kind == READY:
-                self.report.words = _words(payload)
+                self.report.words = payload.decode("utf-8", "replace")
                 self.leader.wait_or_kill(LAST_WORDS)
+                self._require_alive()
                 return self.daemon.pid if self.daemon else 0
             if kind or self.frames.hostile:
                 raise self._decoded(payload)
@@ -80,6 +80,15 @@ class Launcher:
         for _ in range(2):
             self.frames.drain(self.report.outcome_r)
             self._meet_daemon()
+
+    def _require_alive(self) -> None:
+        """A session leader that has not left in peace may have told how the daemon died."""
+        if self.leader.status != 0:
+            self.frames.drop()
+            self.frames.drain(self.report.outcome_r)
+            kind, payload = self.frames.first() if self.frames.complete else (b"", b"")
+            if kind == ERROR:
+                raise self._decoded(payload)
 
     def _meet_daemon(self) -> None:
         # Only the first frame may name a pid: it is sent before any code but ours has run.
@@ -138,8 +147,3 @@ class Launcher:
         self.leader.close()
         if self.daemon is not None:
             self.daemon.close()
-
-
-def _words(payload: bytes) -> str:
-    """The daemon's own, which may be hostile."""
-    return shown(payload.decode("utf-8", "replace"), WORDS_LARGEST)

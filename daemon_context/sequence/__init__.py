@@ -11,7 +11,7 @@ import os
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
 from ..manager import connection
-from ..system.processes import SignalsHeld
+from ..system import SignalsHeld
 from .step import Step
 from .walk import Walk, words
 

@@ -8,9 +8,8 @@ import stat
 import sys
 
 from ..errors import text_of
+from ..system import restore_wakeup, signal
 from ..system.descriptors import KINDS, UNKNOWN, table_size
-from ..system.owners import Owners
-from ..system.processes import restore_wakeup, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +104,8 @@ def to_stay_open(walk: Walk) -> set[int]:
     """Regular files and sockets that the program or a logger goes on with, on these numbers."""
     kept = {fd for fd in walk.options.files_preserve if _lasts(fd)}
     if walk.options.preserve_logging:
+        from ..system.owners import Owners
+
         kept |= _logging() | Owners(vacant()).logs()
     return kept
 

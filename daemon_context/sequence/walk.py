@@ -6,8 +6,8 @@ import os
 
 from ..errors import StartError, text_of
 from ..manager import Manager
+from ..system import SignalsHeld
 from ..system.descriptors import close_quietly, lifted
-from ..system.processes import SignalsHeld
 from .hooks import watch
 from .keeping import note_closed
 

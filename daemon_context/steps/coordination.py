@@ -6,8 +6,7 @@ import os
 
 from ..errors import StepError, from_lockfile, warn
 from ..sequence.step import Step
-from ..system.processes import ancestors, same_program
-from ..system.text import shown
+from ..system import ancestors, same_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,6 +175,8 @@ def warn_of_unlocked(path: str, pid: int) -> None:
 
 def unlocked(path: str, pid: int, command: str) -> str:
     """In words."""
+    from ..system.text import shown
+
     return (
         f"the pid file {path!r} named process {pid} ({shown(command, 200)}), which runs this "
         "program but has no lock on it: if it is a daemon that another library has started, there "

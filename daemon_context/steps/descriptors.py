@@ -8,9 +8,8 @@ import sys
 from ..errors import DaemonOSEnvironmentError, warn
 from ..sequence.keeping import preserved, reset_wakeup, vacant
 from ..sequence.step import Step
+from ..system import child_pids, has_threads
 from ..system.descriptors import close_all, close_unseen, loop_kind, open_numbers
-from ..system.owners import Owners, number_of
-from ..system.processes import child_pids, has_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +108,8 @@ def _consider_past(others: set[int]) -> None:
 
 
 def _account_for(walk: Walk, others: set[int]) -> None:
+    from ..system.owners import Owners  # loaded where anything was open already
+
     walk.owners = Owners(others)
     logs = walk.owners.logs() if walk.options.preserve_logging else set()
     walk.kept |= logs
@@ -129,6 +130,8 @@ def lost_streams(options: Options, closed: set[int]) -> list[str]:
 
     :param closed: numbers of regular files that are open for writing
     """
+    from ..system.owners import number_of
+
     null = (target.option for target in options.streams[1:] if target.kind == "null")
     return [option for option in null if number_of(getattr(sys, option)) in closed]
 

@@ -8,8 +8,7 @@ import sys
 from ..errors import DaemonError, DaemonProcessDetachError, OptionError, warn
 from ..report import Report, flush_standard_streams
 from ..sequence.step import Step
-from ..system.own import fork, is_main_thread, reinit_loop
-from ..system.processes import block_signals, has_threads, signal
+from ..system import block_signals, fork, has_threads, is_main_thread, reinit_loop, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

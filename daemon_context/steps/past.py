@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
+from ..system import child_pids, of_proc, stat_fields
 from ..system.descriptors import loop_kind
 from ..system.owners import objects_of
-from ..system.processes import child_pids, of_proc, stat_fields
 from ..system.text import shown
 
 TYPE_CHECKING = False

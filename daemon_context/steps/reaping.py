@@ -7,8 +7,8 @@ import os
 from ..errors import OptionError
 from ..report import flush_standard_streams
 from ..sequence.step import Step
+from ..system import SIGNALS, block_signals, signal
 from ..system.descriptors import close_unseen
-from ..system.processes import SIGNALS, block_signals, signal
 from .detach import consider_threads, hand_over
 
 TYPE_CHECKING = False

@@ -10,7 +10,6 @@ from ..errors import DaemonOSEnvironmentError
 from ..sequence.keeping import to_stay_open, vacant
 from ..sequence.step import Step
 from ..system.descriptors import duplicate
-from ..system.owners import number_of
 
 LOG = "/dev/log"  # see `daemon_context.report.lastwords`
 
@@ -213,4 +212,8 @@ def _rebind(walk: Walk) -> None:
 
 
 def _passes_by(walk: Walk, target: Target, stream: Any) -> bool:
-    return target.kind in ("path", "descriptor") and number_of(stream) in walk.kept - {target.fd}
+    if target.kind not in ("path", "descriptor") or not walk.kept:
+        return False
+    from ..system.owners import number_of  # loaded by what has found those kept
+
+    return number_of(stream) in walk.kept - {target.fd}

@@ -8,7 +8,7 @@ import stat
 
 from ..errors import DaemonOSEnvironmentError
 from ..sequence.step import Step
-from ..system.processes import block_signals, signal, signal_name
+from ..system import block_signals, signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

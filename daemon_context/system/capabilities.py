@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .processes import own_status
+from . import own_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

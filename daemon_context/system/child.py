@@ -12,9 +12,7 @@ import os
 import stat
 
 from ..errors import DaemonError
-from .descriptors import close_quietly
-from .own import waitid
-from .processes import (
+from . import (
     KILL_TIMEOUT,
     open_pidfd,
     reap,
@@ -22,7 +20,9 @@ from .processes import (
     signal,
     start_time,
     wait_ended,
+    waitid,
 )
+from .descriptors import close_quietly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ import os
 import select
 import stat
 
-from .own import new_poll
-from .processes import own_status
+from . import new_poll, own_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,10 +89,10 @@ def open_numbers() -> set[int]:
     """The numbers of all open descriptors."""
     size = table_size()
     if size is None:
-        return _polled(MANY)
+        return polled(MANY)
     count = os.stat("/proc/self/fd").st_size  # Linux 6.2; 0 before
-    if count and FEW < size <= MANY:
-        found = _polled(size, count)
+    if count and size <= MANY:
+        found = polled(size, count)
         if len(found) == count:  # `poll` takes an O_PATH descriptor for closed
             return found
     return _listed()
@@ -132,8 +131,8 @@ def loop_kind(fd: int) -> str:
     return kind if kind in LOOPS else ""
 
 
-def _polled(size: int, most: int = MANY) -> set[int]:
-    """Ask for many numbers in one system call: half the cost of a listing of ten thousand.
+def polled(size: int, most: int = MANY) -> set[int]:
+    """Ask for many numbers in one system call: half the cost of a listing.
 
     :param most: how many there can be
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .processes import poll, signal_name, start_time
+from . import poll, signal_name, start_time
 
 
 def ending(status: int) -> tuple[str, dict[str, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from .processes import is_alive, poll, signal, stat_fields
+from . import is_alive, poll, signal, stat_fields
 
 GROUP, SESSION, STARTED = 2, 3, 19  # of the fields of /proc/PID/stat behind the name
 

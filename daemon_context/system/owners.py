@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 
-from .processes import of_proc
+from . import of_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

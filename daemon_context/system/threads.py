@@ -6,7 +6,7 @@ import os
 import sys
 from _thread import get_native_id
 
-from .processes import of_proc, poll
+from . import of_proc, poll
 
 LOOKS, BETWEEN = 4, 0.005  # seconds
 
