@@ -471,7 +471,7 @@ CLASS = """
             if os.path.exists("bad"):
                 raise ValueError("port 0 is none")
             self.tell("reloaded")
-    Feed("d.pid", stderr="log", working_directory=".").main()
+    Feed("d.pid", stderr="log", working_directory=".", foreground_streams=True).main()
 """
 
 

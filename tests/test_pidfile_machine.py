@@ -106,7 +106,8 @@ class PidFileMachine(RuleBasedStateMachine):
             return f"already running with pid {self.daemon} "
         if self.keepers:
             pids = "|".join(map(str, self.keepers))
-            return rf"the daemon is dead, but its child \(pid ({pids})\) still holds its lock; end"
+            child = rf"its child \(pid ({pids})\)"
+            return rf"the daemon is dead, but {child} still holds its lock \(pid file"
         return self.refusal
 
     @property

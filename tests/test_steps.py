@@ -796,7 +796,7 @@ def test_the_command_explains_a_context_of_yours_also_as_json(box: support.Sandb
         ("no_such_module:feed", "no_such_module"),
         ("mine:no_such_name", "no_such_name"),
         ("mine", "context"),
-        ("mine:number", "is no DaemonContext, but 5"),
+        ("mine:number", "is no DaemonContext and no Daemon, but 5"),
         ("mine:bad", "umask='x'"),
         (":feed", "MODULE:NAME"),
         (".mine:feed", "MODULE:NAME"),

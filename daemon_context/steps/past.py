@@ -32,6 +32,8 @@ def complaints(others: Iterable[int]) -> Iterator[str]:
 
 def _loops(others: Iterable[int]) -> Iterator[str]:
     """An epoll descriptor is the kernel's object of both processes; in the daemon it is closed."""
+    if "gevent" in sys.modules:
+        return  # it makes its loop anew in what is forked
     found = [f"{kind} (descriptor {fd})" for fd in sorted(others) if (kind := loop_kind(fd))]
     if found:
         hint = ""
