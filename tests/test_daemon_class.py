@@ -381,7 +381,7 @@ def test_outcome_of_run_is_the_exit_status(box: support.Sandbox) -> None:
                 def run(self):
                     self.sleep(0.01)
                     {outcome}
-            pid = D("d.pid").start()
+            pid = D("d.pid", settle=0).start()
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         """)
         assert done.stdout.strip() == str(status), (outcome, done)
@@ -397,7 +397,7 @@ def test_an_exit_with_an_error_as_its_message_is_shown_and_is_a_failure(
         class D(Daemon):
             def run(self):
                 sys.exit(OSError("no work"))
-        D("d.pid", stderr="d.log").main()
+        D("d.pid", stderr="d.log", settle=0).main()
     """, verb)  # fmt: skip
     assert (done.returncode, done.stderr) == (int(verb == "run"), "")
     assert box.text("d.log") == "no work\n"
@@ -709,7 +709,7 @@ def test_a_start_under_way_is_starting_and_can_be_stopped(box: support.Sandbox) 
     done = box.run(script, "status", "--json")
     status = json.loads(done.stdout)
     assert (done.returncode, status["state"], status["pid"]) == (0, "starting", pid)
-    assert "runs already" in box.run(script, "start").stdout
+    assert "is being started" in box.run(script, "start").stdout
     assert "not ready yet" in box.run(script, "reload").stderr
     assert box.run(script, "stop").returncode == 0
     assert launcher.wait(20) == 1
@@ -1520,7 +1520,7 @@ def test_who_works_in_threads_behind_run_is_the_daemon(box: support.Sandbox, end
                 {end}
             def cleanup(self):
                 print("cleanup", flush=True)
-        D("d.pid", stdout="d.log", stderr="d.log").main()
+        D("d.pid", stdout="d.log", stderr="d.log", settle=0).main()
     """)
     assert box.run(script, "start").returncode == 0
     box.text("d.log")
@@ -1557,7 +1557,7 @@ def test_a_daemon_ends_as_a_program_does(box: support.Sandbox, verb: str, end: s
                 note("cleanup")
         if sys.argv[1] == "start":
             atexit.register(note, "exit handler", "notes of the launcher")
-        D("d.pid", working_directory=".", stderr="d.log").main()
+        D("d.pid", working_directory=".", stderr="d.log", settle=0).main()
     """, verb)  # fmt: skip
     support.until(lambda: box.text("notes") == "cleanup\n")
     if verb == "start":
@@ -1717,7 +1717,7 @@ def test_a_daemon_asks_for_its_status_and_stops_itself(
                         thread.start()
             def cleanup(self):
                 print("cleanup", flush=True)
-        D("d.pid", stdout="d.log").main()
+        D("d.pid", stdout="d.log", settle=0).main()
     """, "start")  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     box.settled()
@@ -1938,7 +1938,7 @@ def test_an_override_of_daemonize_that_fails_in_the_daemon_unwinds_no_frame_of_t
             def daemonize(self):
                 super().daemonize()
                 if sys.argv[1] == "True":
-                    self._ready()
+                    self.ready()
                 raise RuntimeError("no luck")
         try:
             D("d.pid", working_directory=".", stderr="d.log").start()

@@ -7,6 +7,7 @@ is; the status file beside it has the daemon's own words.
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from ..pidfile.holder import SUFFIX, let_go
 from ..system.endings import started_at
@@ -82,7 +83,7 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
     else:
         text = said.get("text")
         text = shown(text, TEXT_LARGEST, lines=True) if isinstance(text, str) else None
-        state = "ready" if said.get("ready") is True else "starting"
+        state = "ready" if said.get("ready") is True and not _settles(said) else "starting"
         words = f": {shown(text, TEXT_LARGEST)}" if text else ""
     name = f"running with pid {pid}" if pid else "running in another pid namespace"
     if holder.why:
@@ -91,6 +92,12 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
     return Status(
         state, f"{name}{not_yet}{words}", pid=pid, since=since, text=text, visible=visible
     )
+
+
+def _settles(said: dict[str, Any]) -> bool:
+    """Whether `run` has not lived long enough yet; by the clock that all processes share."""
+    until = said.get("settled")
+    return isinstance(until, (int, float)) and monotonic() < until
 
 
 def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:

@@ -42,7 +42,8 @@ class Daemon(Serving):
     :param stdin: as the option of `DaemonContext`; None is ``/dev/null``
     :param stdout: the same; a path is appended to
     :param stderr: the same
-    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default
+    :param options: all other options of `DaemonContext`, by name; by default the umask is 0o022,
+        and a `run` that fails within 0.3 seconds is a failed start (``settle``)
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Daemon(Serving):
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
-        self.options = {"umask": 0o022, **options}
+        self.options = {"umask": 0o022, "settle": 0.3, **options}
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers that get a method of ours: what belongs to this process stays here."""
@@ -160,7 +161,7 @@ class Daemon(Serving):
             forget_launcher()
         else:
             atexit.register(Daemon.delpid, self)  # nobody else removes the status file then
-            self._ready()
+            self._say_ready(None)
 
     # --- making the context
 
@@ -191,7 +192,10 @@ class Daemon(Serving):
         streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
         if not detach:
             streams = _kept_streams(streams)
-        options.update(streams, detach_process=detach, pidfile=lock, readiness="explicit")
+        self._explicit = options.get("readiness") == "explicit"
+        if options.get("readiness") in (None, "open"):
+            options["readiness"] = "explicit"  # after setup(), which is ours to say
+        options.update(streams, detach_process=detach, pidfile=lock)
         context = DaemonContext(**options)
         context.on_round, context.on_wait = self._reload_if_due, self.on_wait
         return context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from time import monotonic
 
 from ..control.statusfile import StatusFile
 from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
@@ -31,6 +31,8 @@ class Serving:
     #: Called while a verb waits: what for, and for how many seconds by now.
     on_wait: Waiting | None = None
     _launching = False
+    _said_ready = False
+    _explicit = False  # run() says itself when it is ready
     _looping = False
     _reload_due = False
     _reloads = 0
@@ -76,6 +78,15 @@ class Serving:
         """
         self._tell(text=text)
 
+    def ready(self, text: str = "") -> None:
+        """Say that it works now, and in a few words how it is going. For `setup` and `run`: under
+        ``readiness="explicit"`` a start waits for it; otherwise it is over before its time.
+
+        The second time, and in a `run` that is called without a start, this does nothing.
+        """
+        if self._is_daemon() and not self._said_ready:
+            self._say_ready(text or None)
+
     @property
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""
@@ -110,8 +121,9 @@ class Serving:
             self._beside_run(self.setup)
             self._end_if_asked()
             self._reload_if_due()  # it came in a sleep(): run() may have a loop of its own
-            self._ready()
-            return _status(self.run())
+            self._begin_run()
+            _exit_by(self.run())
+            return 0
         except SystemExit as ended:
             error = ended
             return exit_status(ended)
@@ -127,14 +139,33 @@ class Serving:
         self.delpid()
         raise error
 
-    def _ready(self) -> None:
-        self._tell_reloads(ready=True, text=None)
+    def _begin_run(self) -> None:
+        """Be ready, unless `setup` has said so already, or `run` will."""
+        context = self._context
+        if context is None or self._said_ready:
+            return
+        if self._explicit:
+            self._tell_reloads(text=None)
+            return
+        settle = context.settle if context.detach_process else 0
+        self._tell_reloads(ready=True, text=None, settled=monotonic() + settle)
+        if context.is_open:
+            context.begun()
+
+    def _say_ready(self, text: str | None) -> None:
+        self._said_ready = True
+        self._tell_reloads(ready=True, text=text, settled=None)
         if self._context is not None and self._context.is_open:
-            self._context.ready()
+            self._context.ready(text or "")
 
     def _end(self, context: DaemonContext, error: BaseException | None) -> None:
+        if context.fails(error):
+            self._tell(ready=False)
         try:
             self.cleanup()
+        except BaseException as raised:
+            error = error or raised
+            raise
         finally:
             context.ended(error)
             self._looping = False  # nobody is left to look at what SIGTERM would only note
@@ -219,13 +250,7 @@ class Serving:
         raise NotImplementedError
 
 
-def _status(outcome: Any) -> int:
-    """The exit status that the outcome of `run` means."""
-    if outcome is None or isinstance(outcome, bool):
-        return 0
-    if isinstance(outcome, int):
-        return outcome & 0xFF
-    if isinstance(outcome, str):
-        print(outcome, file=sys.stderr)
-        return 1
-    return 0
+def _exit_by(outcome: Any) -> None:
+    """As `sys.exit` does, where the outcome of `run` is a status or a text."""
+    if isinstance(outcome, (int, str)) and not isinstance(outcome, bool):
+        raise SystemExit(outcome)

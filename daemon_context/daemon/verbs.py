@@ -66,7 +66,8 @@ def _start(daemon: Daemon, options: argparse.Namespace) -> int:
     except lock_class("AlreadyRunning") as error:
         if error.errno:  # it is another library's
             raise
-        _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
+        how = "is being started" if daemon.status().state == "starting" else "runs already"
+        _say(daemon, f"{how}{f', pid {error.pid}' if error.pid else ''}")
     return 0
 
 

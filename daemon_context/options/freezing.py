@@ -60,6 +60,7 @@ def freeze(
         pidfile=_pidfile(given.pidfile),
         signal_map=_signal_map(given),
         readiness=_choice("readiness", given.readiness, ("open", "explicit")),
+        settle=_pause("settle", given.settle),
         start_timeout=_seconds("start_timeout", given.start_timeout),
         threads=_choice("threads", given.threads, ("warn", "refuse", "ignore")),
         preserve_logging=_flag("preserve_logging", given.preserve_logging),
@@ -131,6 +132,12 @@ def _seconds(option: str, value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9:
         return float(value)
     raise refuse(option, value, "None or a positive number of seconds")
+
+
+def _pause(option: str, value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9:
+        return float(value)
+    raise refuse(option, value, "a number of seconds, or 0 for none")
 
 
 def _umask(value: object) -> int:

@@ -7,7 +7,7 @@ import os
 from ..system import own
 from ..system.processes import signal
 
-HELLO, READY, ERROR = b"H", b"R", b"E"
+HELLO, BEGUN, READY, ERROR = b"H", b"B", b"R", b"E"
 HEADER = 5
 LARGEST = 1 << 20
 WORDS_LARGEST = 1000  # of READY: bytes as they are sent, characters as they are shown
@@ -53,7 +53,7 @@ class Frames:
         """Nothing that we write looks like this."""
         kind = self.data[:1]
         return bool(kind) and (
-            kind not in (HELLO, READY, ERROR)
+            kind not in (HELLO, BEGUN, READY, ERROR)
             or (len(self.data) >= HEADER and self._length > LARGEST)
         )
 
