@@ -16,9 +16,11 @@ from ..errors import DaemonError
 from ..pidfile import PidFile
 from ..system.endings import exit_words
 from ..system.groups import Group
-from ..system.processes import open_pidfd, poll, signal
+from ..system.processes import open_pidfd, poll, signal, signal_name
 from . import statusfile
+from .recording import remember
 from .status import status_of
+from .statusfile import BEGUN, DONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,22 +33,41 @@ if TYPE_CHECKING:
 
 RELOAD_TIMEOUT = 30.0
 STARTING = 30.0  # seconds to wait for a start that is under way
+STOPPING = 60.0  # seconds to wait for a stop that is under way
 TICK = 0.02  # seconds between looks at what has no event: the lock, the status file
 
 
 class Stopped:
-    """How a stop went: ``pid``, and ``how`` it ended where the kernel tells.
+    """How a stop went.
 
-    ``pid`` is None where there was nothing to stop.
+    :ivar pid: the daemon's; None: there was nothing to stop
+    :ivar how: how it ended, where the kernel tells
+    :ivar asked: the name of the first signal
+    :ivar killed: for how many seconds it had not ended when it was killed; None: it was not
+    :ivar cleanup: what it has said of its `cleanup`
+    :ivar left: the pid of a dead daemon whose pid file was removed
     """
 
-    def __init__(self, pid: int | None, how: str | None) -> None:
+    def __init__(self, pid: int | None = None, how: str | None = None, **facts: Any) -> None:
         self.pid, self.how = pid, how
+        self.asked: str = facts.get("asked", "")
+        self.killed: float | None = facts.get("killed")
+        self.cleanup: Any = facts.get("cleanup")
+        self.left: int | None = facts.get("left")
 
     def __str__(self) -> str:
         if self.pid is None:
-            return "was not running"
-        return f"stopped (pid {self.pid}{', ' + self.how if self.how else ''})"
+            return f"was not running{f'; removed what pid {self.left} had left' * bool(self.left)}"
+        if self.killed is None:
+            return f"stopped (pid {self.pid}{', ' + self.how if self.how else ''})"
+        patience = ""
+        if self.asked != "SIGKILL":
+            patience = f", which had not ended {round(self.killed, 1):g} s after {self.asked}"
+        return f"killed pid {self.pid}{patience}; its cleanup() {self._tidied()}"
+
+    def _tidied(self) -> str:
+        words = {BEGUN: "had not come to its end", DONE: "had run"}
+        return words.get(str(self.cleanup), "did not run")
 
 
 def stop(
@@ -62,24 +83,41 @@ def stop(
     """
     stages = tuple((signal_number(name), seconds) for name, seconds in schedule)
     target = Target.find(pidfile, waiting)
-    stopped = Stopped(None, None)
+    stopped = Stopped()
     if target is not None:
         try:
             stopped = target.stop(stages)
         finally:
             target.close()
     if stopped.pid != os.getpid():
-        _sweep(pidfile)
+        left = _swept(pidfile)
+        stopped.left = None if stopped.pid else left
+        remember(pidfile.path, stopped)
     return stopped
 
 
-def _sweep(pidfile: PidFile) -> None:
-    """Remove what a daemon leaves that may not remove its own files."""
-    if os.path.lexists(pidfile.path):
-        try:
-            PidFile(pidfile.path).break_lock()
-        except DaemonError:  # not permitted either, or there is a new one
-            pass
+def _swept(pidfile: PidFile) -> int | None:
+    """Remove what a daemon leaves that is dead, or may not remove its own files; which it was."""
+    if not os.path.lexists(pidfile.path):
+        return None
+    pid = pidfile.read_pid()
+    try:
+        PidFile(pidfile.path).break_lock()
+    except DaemonError:  # not permitted either, or there is a new one
+        return None
+    return pid
+
+
+def finish_stopping(pidfile: PidFile, waiting: Waiting | None = None) -> None:
+    """Wait for the end of a daemon that is stopping, for `STOPPING` seconds at most."""
+    begun = told = monotonic()
+    while monotonic() - begun < STOPPING:
+        if status_of(pidfile).state != "stopping":
+            return
+        if waiting is not None and monotonic() - told > 1:
+            told = monotonic()
+            waiting("the daemon that is stopping to end", told - begun)
+        sleep(TICK)
 
 
 class Target:
@@ -142,14 +180,18 @@ class Target:
     def stop(self, schedule: tuple[tuple[int, float], ...]) -> Stopped:
         """Signal and wait, as the schedule says."""
         begun = monotonic()
+        facts: dict[str, Any] = {"asked": signal_name(schedule[0][0]) if schedule else ""}
         for stage, (number, seconds) in enumerate(schedule, 1):
+            if number == signal.SIGKILL:
+                said = statusfile.read(statusfile.path_of(self.pidfile.path)) or {}
+                facts.update(killed=monotonic() - begun, cleanup=said.get("cleanup"))
             self.send(number)
             if self.pid == os.getpid():  # which can't wait for its own end
-                return Stopped(self.pid, None)
+                return Stopped(self.pid, **facts)
             if stage == len(schedule) and number == signal.SIGKILL and self.group is not None:
                 self.group.kill()
             if self._gone(begun, seconds):
-                return Stopped(self.pid, exit_words(self.pidfd))
+                return Stopped(self.pid, exit_words(self.pidfd), **facts)
         holder = self.pidfile.holder()
         why = f"pid {self.pid} still runs" if not poll({self.pidfd}, 0) else str(holder)
         raise DaemonError(

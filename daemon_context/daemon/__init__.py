@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from ..control import Stopped
 
+    Schedule = Iterable[tuple[str | int, float]]
+
 
 class Daemon(Serving):
     """Base class of a daemon: override `run`.
@@ -44,7 +46,13 @@ class Daemon(Serving):
     :param stderr: the same
     :param options: all other options of `DaemonContext`, by name; by default the umask is 0o022,
         and a `run` that fails within 0.3 seconds is a failed start (``settle``)
+    :param stop_children: whether what is left of the process group that the start has made is ended
+        with the daemon: by SIGTERM, and a second later by SIGKILL
     """
+
+    #: How `stop` and `restart` stop it: pairs of a signal and the seconds to wait after it.
+    stop_schedule: Schedule = SCHEDULE
+    stop_children = False
 
     def __init__(
         self,
@@ -52,8 +60,12 @@ class Daemon(Serving):
         stdin: Any = None,
         stdout: Any = None,
         stderr: Any = None,
+        *,
+        stop_children: bool | None = None,
         **options: Any,
     ) -> None:
+        if stop_children is not None:
+            self.stop_children = stop_children
         self.pidfile = pidfile
         self.stdin = stdin
         self.stdout = stdout
@@ -70,11 +82,14 @@ class Daemon(Serving):
     def start(self) -> int:
         """Start the daemon, and go on. Never returns in the daemon, which ends with `run`.
 
+        Where one is being stopped, it waits for the end of that.
+
         :returns: the daemon's pid, once it is ready
         :raises AlreadyRunning: it runs already; its ``handle`` is the running daemon's
         :raises DaemonError: whatever went wrong; nothing of the start is left
         """
         self._require_outside()
+        control.finish_stopping(self._lock(), self.on_wait)
         self._launching = True
         try:
             self.daemonize()
@@ -88,16 +103,17 @@ class Daemon(Serving):
             self._launching = False
         return self._serve_and_exit()
 
-    def stop(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> Stopped:
+    def stop(self, schedule: Schedule | None = None) -> Stopped:
         """Stop the daemon; returns when it is gone and its lock is free; in the daemon at once.
 
-        :param schedule: pairs of a signal and the seconds to wait after it
+        :param schedule: pairs of a signal and the seconds to wait after it; None: `stop_schedule`
         :returns: which pid it was, and how it ended where the kernel tells
         :raises DaemonError: it is not gone, or it can't be proven which process it is
         """
-        return control.stop(self._lock(), schedule, self.on_wait)
+        given = self.stop_schedule if schedule is None else schedule
+        return control.stop(self._lock(), given, self.on_wait)
 
-    def restart(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> int:
+    def restart(self, schedule: Schedule | None = None) -> int:
         """Stop the daemon if it runs, and start it; it stays if the new one's checks fail.
 
         :returns: the new daemon's pid
@@ -123,7 +139,7 @@ class Daemon(Serving):
 
     def status(self) -> Status:
         """What can be known about the daemon from here. Changes nothing."""
-        return status_of(self._lock())
+        return status_of(self._lock(), self._log())
 
     def run_foreground(self) -> int:
         """The same steps, signals and lock without detaching; streams that are not given stay.
@@ -178,6 +194,11 @@ class Daemon(Serving):
             lock: PidFile = self._context.pidfile  # a relative path would name another file here
             return lock
         return self.pidfile if isinstance(self.pidfile, PidFile) else PidFile(self.pidfile)
+
+    def _log(self) -> str:
+        """Where the daemon says what ends it, if that is a file."""
+        path = self.stderr
+        return os.path.abspath(os.fsdecode(path)) if isinstance(path, (str, os.PathLike)) else ""
 
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         self._require_outside()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from ..control.statusfile import StatusFile
+from ..control.lastend import Ending, of_program
+from ..control.statusfile import BEGUN, DONE, StatusFile
 from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
 from ..errors import DaemonError
 from ..loop import Terminated
 from ..report.facts import fitting
+from ..system.groups import end_group
 from ..system.own import is_main_thread
 from ..system.processes import signal
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from ..control import Waiting
 
 
+CHILDREN = 1.0  # seconds from SIGTERM to SIGKILL, for what the daemon leaves behind
+
+
 class Serving:
     """The daemon's side of `Daemon`, which see."""
 
@@ -30,6 +35,7 @@ class Serving:
     _context: DaemonContext | None = None
     #: Called while a verb waits: what for, and for how many seconds by now.
     on_wait: Waiting | None = None
+    stop_children = False
     _launching = False
     _said_ready = False
     _explicit = False  # run() says itself when it is ready
@@ -38,6 +44,10 @@ class Serving:
     _reloads = 0
     _at_reload: ClassVar[dict[int, object]] = {}  # by process: what a reload forks is not at it
     _said: StatusFile | None = None
+    _asked = 0  # the signal by which a stop was requested
+    _ended_by: BaseException | None = None
+    #: In `cleanup`: why the daemon ends; None before.
+    ending: Ending | None = None
 
     # --- to override
 
@@ -104,7 +114,14 @@ class Serving:
             return work()
         finally:
             if os.getpid() == process:  # not a child that run() has forked
-                self.delpid()
+                self._leave()
+
+    def _leave(self) -> None:
+        try:
+            if self.stop_children and self._is_daemon():
+                end_group(CHILDREN)
+        finally:
+            self.delpid()
 
     def _work_and_finish(self) -> int:
         """As long as threads work, this is the daemon."""
@@ -135,6 +152,7 @@ class Serving:
                 self._end(context, error)
 
     def _give_up(self, error: BaseException) -> NoReturn:
+        self._ended_by = error
         self._opened().ended(error)
         self.delpid()
         raise error
@@ -159,19 +177,29 @@ class Serving:
             self._context.ready(text or "")
 
     def _end(self, context: DaemonContext, error: BaseException | None) -> None:
-        if context.fails(error):
-            self._tell(ready=False)
+        self._ended_by = error
+        self.ending = self._why()
+        self._tell(cleanup=BEGUN, **({"ready": False} if context.fails(error) else {}))
         try:
             self.cleanup()
+            self._tell(cleanup=DONE)
         except BaseException as raised:
-            error = error or raised
+            self._ended_by = error = error or raised
             raise
         finally:
             context.ended(error)
             self._looping = False  # nobody is left to look at what SIGTERM would only note
 
+    def _why(self) -> Ending:
+        context = self._context
+        requested = context is not None and context.stop_requested
+        return Ending(self._ended_by, requested, self._asked)
+
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM: a loop made of sleep() or every() finishes its round; anything else is left."""
+        if self._is_daemon():
+            self._asked = number
+            self._tell(stopping=True)
         if self._context is not None:
             self._context.request_stop(number)  # also for threads that sleep
         if not self._looping:
@@ -228,12 +256,14 @@ class Serving:
             raise Terminated(signal.SIGTERM)
 
     def delpid(self) -> None:
-        """Leave the pid file and the status file, at the end of the daemon."""
+        """Leave the pid file, and say in the status file how the daemon ended."""
         context = self._context
         if context is None or not context.is_here:
             return  # not open, or a child that the daemon forked
         if self._said is not None:
-            self._said.end()
+            if self.ending is None:  # daemonize() by itself
+                self._ended_by = self._ended_by or of_program()
+            self._said.end(self._why().told())
         context.close()
 
     def _is_daemon(self) -> bool:

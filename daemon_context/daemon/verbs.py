@@ -12,6 +12,7 @@ import sys
 from datetime import datetime
 
 from ..control import NotRunning
+from ..embedding import SCHEDULE
 from ..errors import DaemonError, OptionError, SequenceError, lock_class
 
 TYPE_CHECKING = False
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 GENERIC, NO_PERMISSION, NOT_CONFIGURED, NOT_RUNNING = 1, 4, 6, 7
 LINE_LARGEST = 1 << 15
 INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
-STATES = {"ready": 0, "running": 0, "starting": 0, "dead": 1, "stopped": 3, "unknown": 4}
+STATES = {"ready": 0, "running": 0, "starting": 0, "stopping": 0}
+STATES |= {"dead": 1, "stopped": 3, "unknown": 4}
 
 
 def main(daemon: Daemon, argv: list[str] | None) -> int:
@@ -47,7 +49,25 @@ def _parser(daemon: Daemon) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=described or None)
     parser.add_argument("verb", choices=tuple(_VERBS), help="what to do")
     parser.add_argument("--json", action="store_true", help="status as JSON")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop and restart: how long the daemon may take to end before it is killed",
+    )
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e9:
+        raise ValueError(text)
+    return seconds
+
+
+def _schedule(options: argparse.Namespace) -> tuple[tuple[str, float], ...] | None:
+    """None: the daemon's own."""
+    return None if options.timeout is None else (("TERM", options.timeout), SCHEDULE[-1])
 
 
 def _status_of(error: DaemonError) -> int:
@@ -72,12 +92,12 @@ def _start(daemon: Daemon, options: argparse.Namespace) -> int:
 
 
 def _stop(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, str(daemon.stop()))
+    _say(daemon, str(daemon.stop(_schedule(options))))
     return 0
 
 
 def _restart(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, f"restarted, pid {daemon.restart()}")
+    _say(daemon, f"restarted, pid {daemon.restart(_schedule(options))}")
     return 0
 
 

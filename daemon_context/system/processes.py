@@ -144,7 +144,7 @@ def stat_fields(pid: int | str) -> list[str] | None:
 
 
 def is_ending(pid: int) -> bool:
-    """Whether the process has begun to end, which closes its descriptors first; or nobody can tell."""
+    """Whether the process has begun to end, and so has closed its files; or nobody can tell."""
     fields = stat_fields(pid)
     return fields is None or fields[0] in "ZX" or bool(int(fields[6]) & 0x4)  # PF_EXITING
 
