@@ -283,11 +283,14 @@ class DaemonContext(Given):
     def terminate(self, signal_number: int, stack_frame: FrameType | None) -> None:
         """Signal handler: end the daemon, as the default map says for SIGTERM.
 
+        It is not lost: what is swallowed on its way is raised again. A child of
+        `multiprocessing` ends by the signal itself, as it does outside a daemon.
+
         :raises SystemExit: with status 0, explaining the signal
         """
-        from .loop import Terminated
+        from .loop import end_by
 
-        raise Terminated(signal_number)
+        end_by(signal_number, lambda: not self.is_open)
 
     def request_stop(
         self, signal_number: int | None = None, frame: FrameType | None = None

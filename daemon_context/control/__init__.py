@@ -16,58 +16,23 @@ from ..errors import DaemonError
 from ..pidfile import PidFile
 from ..system.endings import exit_words
 from ..system.groups import Group
-from ..system.processes import open_pidfd, poll, signal, signal_name
+from ..system.processes import open_pidfd, poll, signal, signal_name, stat_fields
 from . import statusfile
 from .recording import remember
 from .status import status_of
-from .statusfile import BEGUN, DONE
+from .stopped import Stopped
+from .waiting import TICK, settled
+from .waiting import finish_stopping as finish_stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
-    from ..pidfile.holder import Holder
-
-    Waiting = Callable[[str, float], None]
+    from .waiting import Waiting as Waiting
 
 RELOAD_TIMEOUT = 30.0
-STARTING = 30.0  # seconds to wait for a start that is under way
-STOPPING = 60.0  # seconds to wait for a stop that is under way
-TICK = 0.02  # seconds between looks at what has no event: the lock, the status file
-
-
-class Stopped:
-    """How a stop went.
-
-    :ivar pid: the daemon's; None: there was nothing to stop
-    :ivar how: how it ended, where the kernel tells
-    :ivar asked: the name of the first signal
-    :ivar killed: for how many seconds it had not ended when it was killed; None: it was not
-    :ivar cleanup: what it has said of its `cleanup`
-    :ivar left: the pid of a dead daemon whose pid file was removed
-    """
-
-    def __init__(self, pid: int | None = None, how: str | None = None, **facts: Any) -> None:
-        self.pid, self.how = pid, how
-        self.asked: str = facts.get("asked", "")
-        self.killed: float | None = facts.get("killed")
-        self.cleanup: Any = facts.get("cleanup")
-        self.left: int | None = facts.get("left")
-
-    def __str__(self) -> str:
-        if self.pid is None:
-            return f"was not running{f'; removed what pid {self.left} had left' * bool(self.left)}"
-        if self.killed is None:
-            return f"stopped (pid {self.pid}{', ' + self.how if self.how else ''})"
-        patience = ""
-        if self.asked != "SIGKILL":
-            patience = f", which had not ended {round(self.killed, 1):g} s after {self.asked}"
-        return f"killed pid {self.pid}{patience}; its cleanup() {self._tidied()}"
-
-    def _tidied(self) -> str:
-        words = {BEGUN: "had not come to its end", DONE: "had run"}
-        return words.get(str(self.cleanup), "did not run")
+HEARD = 1.0  # seconds in which a daemon that sleeps has run the handler of a signal
 
 
 def stop(
@@ -108,18 +73,6 @@ def _swept(pidfile: PidFile) -> int | None:
     return pid
 
 
-def finish_stopping(pidfile: PidFile, waiting: Waiting | None = None) -> None:
-    """Wait for the end of a daemon that is stopping, for `STOPPING` seconds at most."""
-    begun = told = monotonic()
-    while monotonic() - begun < STOPPING:
-        if status_of(pidfile).state != "stopping":
-            return
-        if waiting is not None and monotonic() - told > 1:
-            told = monotonic()
-            waiting("the daemon that is stopping to end", told - begun)
-        sleep(TICK)
-
-
 class Target:
     """The process that a stop or reload is about: proven, its pidfd, and proven again."""
 
@@ -133,7 +86,7 @@ class Target:
 
         :raises DaemonError: there may be one, but it can't be proven, or not be reached
         """
-        holder = _settled(pidfile, waiting)
+        holder = settled(pidfile, waiting)
         if holder.state == "free":
             found = status_of(pidfile)
             if found.state == "unknown":
@@ -226,22 +179,12 @@ class Target:
         )
 
 
-def _settled(pidfile: PidFile, waiting: Waiting | None) -> Holder:
-    """Who holds the lock, once a start that is under way has come to its end."""
-    begun = told = monotonic()
-    while (holder := pidfile.holder()).state == "starting" and monotonic() - begun < STARTING:
-        sleep(TICK)
-        if waiting is not None and monotonic() - told > 1:
-            told = monotonic()
-            waiting("the start that is under way", told - begun)
-    return holder
-
-
 def reload(
     pidfile: PidFile, timeout: float = RELOAD_TIMEOUT, waiting: Waiting | None = None
 ) -> int:
     """Have the daemon reload; returns its pid when it has taken the new configuration.
 
+    :raises NotTold: it was asked, but has given the signal to somebody else
     :raises DaemonError: it is not running, did not answer in time, or could not take it: then
         the old configuration still works
     """
@@ -251,14 +194,19 @@ def reload(
     try:
         path = statusfile.path_of(pidfile.path)
         begun = _begun(path, target.pid)
+        heard = (statusfile.read(path) or {}).get("hangups")
         target.send(signal.SIGHUP)
-        return _reloaded(target, path, begun, timeout)
+        return _reloaded(target, path, begun, heard, timeout)
     finally:
         target.close()
 
 
 class NotRunning(DaemonError):
     """There is no daemon to act on."""
+
+
+class NotTold(DaemonError):
+    """The daemon was asked to reload, and nobody tells how that went."""
 
 
 def _begun(path: str, pid: int) -> int:
@@ -284,8 +232,9 @@ def _begun(path: str, pid: int) -> int:
     return number + bool(said.get("reloading"))
 
 
-def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
+def _reloaded(target: Target, path: str, before: int, heard: Any, timeout: float) -> int:
     begun = told = monotonic()
+    deaf = Deaf(target.pid, heard)
     while monotonic() - begun < timeout:
         if poll({target.pidfd}, TICK):
             raise DaemonError(
@@ -297,6 +246,12 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
             if said.get("reload_error"):
                 raise _refused(said["reload_error"], target.pid)
             return target.pid
+        if deaf.is_sure(said):
+            raise NotTold(
+                f"sent SIGHUP to pid {target.pid}, whose run() has a handler of its own for it: "
+                "nobody tells how it went",
+                pid=target.pid,
+            )
         if target.waiting is not None and monotonic() - told > 1:
             told = monotonic()
             target.waiting("the daemon to reload", told - begun)
@@ -305,6 +260,21 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
         "run() may be busy, it reloads when it comes to sleep()",
         pid=target.pid,
     )
+
+
+class Deaf:
+    """Whether a signal has not come to our handler, though the daemon could have run it: it was not
+    busy, but slept, in so many looks.
+    """
+
+    def __init__(self, pid: int, heard: Any) -> None:
+        self.pid, self.heard, self.looks = pid, heard, 0
+
+    def is_sure(self, said: dict[str, Any]) -> bool:
+        if not isinstance(self.heard, int) or said.get("hangups") != self.heard:
+            return False
+        self.looks += (stat_fields(self.pid) or "?")[0] == "S"
+        return self.looks > HEARD / TICK
 
 
 def _refused(said: Any, pid: int) -> DaemonError:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, NoReturn
 
-    from ..control import Stopped
+    from ..control.stopped import Stopped
 
     Schedule = Iterable[tuple[str | int, float]]
 
@@ -129,6 +129,8 @@ class Daemon(Serving):
 
         :param timeout: seconds to wait for it
         :returns: the daemon's pid
+        :raises NotTold: `run` has given the signal to somebody else, such as a framework: it was
+            sent, and nobody tells how it went
         :raises DaemonError: it does not run, does not answer, or `on_reload` raised: then the
             daemon goes on with the old configuration
         """

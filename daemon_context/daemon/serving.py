@@ -9,7 +9,7 @@ from ..control.lastend import Ending, of_program
 from ..control.statusfile import BEGUN, DONE, StatusFile
 from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
 from ..errors import DaemonError
-from ..loop import Terminated
+from ..loop import Terminated, end_by
 from ..report.facts import fitting
 from ..system.groups import end_group
 from ..system.own import is_main_thread
@@ -42,6 +42,7 @@ class Serving:
     _looping = False
     _reload_due = False
     _reloads = 0
+    _hangups = 0
     _at_reload: ClassVar[dict[int, object]] = {}  # by process: what a reload forks is not at it
     _said: StatusFile | None = None
     _asked = 0  # the signal by which a stop was requested
@@ -203,11 +204,13 @@ class Serving:
         if self._context is not None:
             self._context.request_stop(number)  # also for threads that sleep
         if not self._looping:
-            raise Terminated(number)
+            end_by(number, lambda: self.ending is not None)
 
     def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         """SIGHUP: reload between two rounds; at once where run() has a loop of its own."""
         self._reload_due = True
+        self._hangups += 1
+        self._tell(hangups=self._hangups)  # who waits knows that it has come to us
         if not self._looping:
             self._reload_if_due()
 
@@ -234,7 +237,7 @@ class Serving:
 
     def _tell_reloads(self, done: int = 0, **values: Any) -> None:
         self._reloads += done
-        self._tell(reloads=self._reloads, **values)
+        self._tell(reloads=self._reloads, hangups=self._hangups, **values)
 
     def _tell(self, **values: Any) -> None:
         # Not a child that the daemon has forked: what else it knows is old, and it may live longer.

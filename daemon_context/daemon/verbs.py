@@ -11,7 +11,7 @@ import json
 import sys
 from datetime import datetime
 
-from ..control import NotRunning
+from ..control import NotRunning, NotTold
 from ..embedding import SCHEDULE
 from ..errors import DaemonError, OptionError, SequenceError, lock_class
 
@@ -102,7 +102,10 @@ def _restart(daemon: Daemon, options: argparse.Namespace) -> int:
 
 
 def _reload(daemon: Daemon, options: argparse.Namespace) -> int:
-    _say(daemon, f"reloaded, pid {daemon.reload()}")
+    try:
+        _say(daemon, f"reloaded, pid {daemon.reload()}")
+    except NotTold as sent:
+        _say(daemon, str(sent))
     return 0
 
 
