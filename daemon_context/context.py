@@ -296,14 +296,30 @@ class DaemonContext(Given):
         if self._walk is not None and self._walk.is_here:
             self._walk.ended(error)
 
+    def begun(self, status: str = "") -> None:
+        """The body begins: the daemon is ready, or, with the option `settle`, as soon as it has
+        settled. For who builds on this class, under ``readiness="explicit"``.
+        """
+        if self._walk is not None:
+            self._walk.begun(status)
+
+    def fails(self, error: BaseException | None) -> bool:
+        """Whether the error, by which the body ends, is a failed start. For who builds on this
+        class, before it tidies up: `ended` is called afterwards.
+        """
+        return self._walk is not None and self._walk.is_here and self._walk.fails(error)
+
     def terminate(self, signal_number: int, stack_frame: FrameType | None) -> None:
         """Signal handler: end the daemon, as the default map says for SIGTERM.
 
+        It is not lost: what is swallowed on its way is raised again. A child of
+        `multiprocessing` ends by the signal itself, as it does outside a daemon.
+
         :raises SystemExit: with status 0, explaining the signal
         """
-        from .loop import Terminated
+        from .loop import end_by
 
-        raise Terminated(signal_number)
+        end_by(signal_number, lambda: not self.is_open)
 
     def request_stop(
         self, signal_number: int | None = None, frame: FrameType | None = None
@@ -352,8 +368,15 @@ class DaemonContext(Given):
         from .loop import Stop
 
         # Atomic: a signal handler may come in between, and ask for one as well.
-        stop: Stop = self.__dict__.setdefault("_loop_stop", Stop(self.on_round))
+        stop: Stop = self.__dict__.setdefault("_loop_stop", Stop(self._look))
         return stop
+
+    def _look(self) -> None:
+        """Between two rounds, and when a signal has woken a sleep."""
+        if self._walk is not None:
+            self._walk.look()
+        if self.on_round is not None:
+            self.on_round()
 
     def ready(self, status: str = "") -> None:
         """Say that the daemon works: the launcher exits with status 0 now.

@@ -9,15 +9,17 @@ watches.
 from __future__ import annotations
 
 import os
+import sys
 from time import monotonic
 
 from .system import poll_beside as poll
 from .system import read, restore_wakeup, signal, signal_name, write
+from .system.insisting import insist
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, NoReturn
 
 
 class Terminated(SystemExit):
@@ -30,6 +32,25 @@ class Terminated(SystemExit):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Terminated, (self.signal_number,)
+
+
+def end_by(number: int, is_over: Callable[[], bool]) -> NoReturn:
+    """In the handler of a signal: end the program, by an exception that can't be lost.
+
+    :param is_over: whether it is at its end already, so that nothing needs to be tried again
+    """
+    if _is_worker():
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    if not is_over():
+        insist(number, Terminated, is_over)
+    raise Terminated(number)
+
+
+def _is_worker() -> bool:
+    """Whether this is a child of `multiprocessing`, whose users look at how it ended."""
+    processes = sys.modules.get("multiprocessing.process")
+    return getattr(processes, "_parent_process", None) is not None
 
 
 class Stop:

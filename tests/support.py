@@ -94,6 +94,14 @@ def gone(pid: int, seconds: float = DEADLINE) -> None:
     until(lambda: not alive(pid), seconds, f"pid {pid} still runs")
 
 
+def only_its_end(directory: Path, name: str = "*.pid") -> bool:
+    """Whether of all daemons there, nothing is left but how they ended."""
+    left = set(directory.glob(f"{name}*"))
+    return all(
+        path.suffix == ".status" and b'"ended": {"how"' in path.read_bytes() for path in left
+    )
+
+
 class Sandbox:
     """A directory, and the programs that run in it.
 

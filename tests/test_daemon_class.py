@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from daemon_context.control.lastend import record
 from daemon_context.control.statusfile import StatusFile, read
 
 from . import support
@@ -87,7 +88,7 @@ def test_verbs_and_exit_statuses(box: support.Sandbox, heartbeat: Path) -> None:
     assert code == 0
     assert said.startswith(f"Heartbeat: stopped (pid {new}")
     assert not support.alive(new)
-    assert sorted(p.name for p in box.path.glob("d.*")) == ["d.log"]
+    assert sorted(p.name for p in box.path.glob("d.*")) == ["d.log", "d.pid.status"]
     assert log(box) == [
         "setup",
         "reloaded",
@@ -300,9 +301,8 @@ STUBBORN = """
                 except BaseException: pass
     d = D("d.pid", stdout="d.log", signal_map={signal.SIGTERM: None})
     if sys.argv[1] == "stop":
-        pid = d.status().pid
         assert d.stop(schedule=(("TERM", 0.2), ("KILL", 5))) is None
-        print(f"stopped (pid {pid})")
+        print(d.did)
     else:
         d.main()
 """
@@ -315,7 +315,7 @@ def test_daemon_and_child_that_ignore_sigterm_are_killed(box: support.Sandbox) -
     pid = box.pid()
     done = box.run(script, "stop")
     assert done.returncode == 0, done
-    assert f"stopped (pid {pid}" in done.stdout
+    assert f"killed pid {pid}, " in done.stdout
     assert not support.alive(pid)
     support.gone(child)
 
@@ -389,7 +389,7 @@ def test_outcome_of_run_is_the_exit_status(box: support.Sandbox) -> None:
                 def run(self):
                     self.sleep(0.01)
                     {outcome}
-            assert D("d.pid").start() is None
+            assert D("d.pid", settle=0).start() is None
             print(os.waitstatus_to_exitcode(os.wait()[1]))
         """)
         assert done.stdout.strip() == str(status), (outcome, done)
@@ -405,7 +405,7 @@ def test_an_exit_with_an_error_as_its_message_is_shown_and_is_a_failure(
         class D(Daemon):
             def run(self):
                 sys.exit(OSError("no work"))
-        D("d.pid", stderr="d.log", foreground_streams=True).main()
+        D("d.pid", stderr="d.log", foreground_streams=True, settle=0).main()
     """, verb)  # fmt: skip
     assert (done.returncode, done.stderr) == (int(verb == "run"), "")
     assert box.text("d.log") == "no work\n"
@@ -582,7 +582,7 @@ def test_many_daemons(box: support.Sandbox) -> None:
         timeout=120,
     )
     assert done.stdout == "done\n", done
-    assert not list(box.path.glob("*.pid*"))
+    assert support.only_its_end(box.path)
 
 
 def test_stop_races_with_the_daemons_own_end_and_with_restart(box: support.Sandbox) -> None:
@@ -727,7 +727,7 @@ def test_a_start_under_way_is_starting_and_can_be_stopped(box: support.Sandbox) 
     done = box.run(script, "status", "--json")
     status = json.loads(done.stdout)
     assert (done.returncode, status["state"], status["pid"]) == (0, "starting", pid)
-    assert "runs already" in box.run(script, "start").stdout
+    assert "is being started" in box.run(script, "start").stdout
     assert "not ready yet" in box.run(script, "reload").stderr
     assert box.run(script, "stop").returncode == 0
     assert launcher.wait(20) == 1
@@ -830,7 +830,7 @@ def test_words_of_a_child_that_run_forks_are_not_the_daemons(box: support.Sandbo
     assert box.run(script, "stop").returncode == 0
     told(2)
     box.settled()
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 def test_descriptors_that_run_closes_are_nobody_elses_afterwards(box: support.Sandbox) -> None:
@@ -910,14 +910,16 @@ def test_a_reload_in_the_middle_of_tell(box: support.Sandbox) -> None:
     assert (said["reloads"], said["text"]) == (1, "after")
     assert box.run(script, "stop").returncode == 0
     assert log(box) == []
-    assert {path.name for path in box.path.iterdir()} == {"program.py", "d.log"}
+    assert support.only_its_end(box.path)
+    assert {path.name for path in box.path.iterdir()} == {"program.py", "d.log", "d.pid.status"}
 
 
-def test_a_daemon_that_is_ended_in_the_middle_of_tell_leaves_no_file(box: support.Sandbox) -> None:
+def test_a_daemon_that_is_ended_in_the_middle_of_tell_leaves_its_end(box: support.Sandbox) -> None:
     box.run(INTERRUPTED.format(signal="SIGTERM"), "start")
     box.settled()
     assert log(box) == []
-    assert {path.name for path in box.path.iterdir()} == {"program.py", "d.log"}
+    assert support.only_its_end(box.path)
+    assert {path.name for path in box.path.iterdir()} == {"program.py", "d.log", "d.pid.status"}
 
 
 def test_threads_that_tell_at_once(box: support.Sandbox) -> None:
@@ -1222,7 +1224,7 @@ def test_a_daemon_in_the_foreground_keeps_its_neighbours_when_it_is_killed(
         command, cwd=box.path, env=box.environ, start_new_session=True, check=True, **streams
     )
     pid, neighbour = box.pid(), box.pid("neighbour")
-    assert f"stopped (pid {pid}" in box.run(script, "stop").stdout
+    assert f"killed pid {pid}, " in box.run(script, "stop").stdout
     support.gone(pid)
     assert support.alive(neighbour)
 
@@ -1328,8 +1330,10 @@ def test_a_status_file_that_is_overwritten_in_place_is_never_torn(
     monkeypatch.setattr(os, "pwrite", writing)
     for text in ("long" * 100, "short"):
         file.tell(text=text)
-    file.end()
-    assert [said and said["text"] for said in told] == ["long" * 100, "short"]
+    file.end(record("exit", 1))
+    texts = ["long" * 100, "short", "short"]
+    assert [said and said["text"] for said in told] == texts
+    assert told[-1]["ended"]["how"] == "exit"
 
 
 def test_a_sleep_in_setup_says_nothing_about_the_loop_of_run(box: support.Sandbox) -> None:
@@ -1351,8 +1355,8 @@ def test_a_sleep_in_setup_says_nothing_about_the_loop_of_run(box: support.Sandbo
     assert box.run(script, "stop").returncode == 0
     assert log(box) == ["reloaded"]
     done = box.run(script, "status")
-    assert (done.returncode, done.stdout) == (3, "D: not running\n")
-    assert not list(box.path.glob("d.pid*"))  # and it was not killed
+    assert (done.returncode, done.stdout[:15]) == (3, "D: not running;")
+    assert support.only_its_end(box.path)  # and it was not killed
 
 
 @pytest.mark.parametrize("wait", ["self.sleep(1000)", "list(self.every(1000))"])
@@ -1384,7 +1388,7 @@ def test_a_stop_reaches_a_thread_that_sleeps_and_a_run_that_does_not(
     assert box.run(script, "stop").returncode == 0
     assert log(box)[:2] == ["began", "reloaded"]
     assert sorted(log(box)[2:]) == ["cleanup", "thread ended"]
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 def test_a_reload_after_a_sleep_of_setup_is_not_left_for_a_loop_that_never_sleeps(
@@ -1504,7 +1508,7 @@ def test_ctrl_c_ends_a_daemon_in_the_foreground_quietly(box: support.Sandbox) ->
     program.send_signal(signal.SIGINT)
     assert program.communicate(timeout=20) == ("cleanup\n", "")
     assert program.returncode == 130
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 @pytest.mark.parametrize("verb", ["run", "start"])
@@ -1547,7 +1551,7 @@ def test_who_works_in_threads_behind_run_is_the_daemon(box: support.Sandbox, end
                 {end}
             def cleanup(self):
                 print("cleanup", flush=True)
-        D("d.pid", stdout="d.log", stderr="d.log").main()
+        D("d.pid", stdout="d.log", stderr="d.log", settle=0).main()
     """)
     assert box.run(script, "start").returncode == 0
     box.text("d.log")
@@ -1557,7 +1561,7 @@ def test_who_works_in_threads_behind_run_is_the_daemon(box: support.Sandbox, end
     assert f"running with pid {pid}: well" in box.run(script, "status").stdout
     assert "stopped" in box.run(script, "stop").stdout
     assert not support.alive(pid)
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 @pytest.mark.parametrize("verb", ["run", "start"])
@@ -1584,7 +1588,7 @@ def test_a_daemon_ends_as_a_program_does(box: support.Sandbox, verb: str, end: s
                 note("cleanup")
         if sys.argv[1] == "start":
             atexit.register(note, "exit handler", "notes of the launcher")
-        D("d.pid", working_directory=".", stderr="d.log").main()
+        D("d.pid", working_directory=".", stderr="d.log", settle=0).main()
     """, verb)  # fmt: skip
     support.until(lambda: box.text("notes") == "cleanup\n")
     if verb == "start":
@@ -1745,7 +1749,7 @@ def test_a_daemon_asks_for_its_status_and_stops_itself(
                         thread.start()
             def cleanup(self):
                 print("cleanup", flush=True)
-        D("d.pid", stdout="d.log").main()
+        D("d.pid", stdout="d.log", settle=0).main()
     """, "start")  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     box.settled()
@@ -1754,7 +1758,7 @@ def test_a_daemon_asks_for_its_status_and_stops_itself(
         "ready well",
         "cleanup",
     ]
-    assert not list(box.path.glob("d.pid*"))  # it was not killed
+    assert support.only_its_end(box.path)  # it was not killed
 
 
 @pytest.mark.parametrize("verb", ["start", "run"])
@@ -1777,7 +1781,7 @@ def test_a_daemon_replaces_itself(box: support.Sandbox, verb: str) -> None:
     assert (box.text("d.old") == str(box.pid())) == (verb == "run")
     assert box.run(script, "stop").returncode == 0
     box.settled()
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 def test_a_child_of_the_daemon_starts_it_anew(box: support.Sandbox) -> None:
@@ -1806,7 +1810,7 @@ def test_a_child_of_the_daemon_starts_it_anew(box: support.Sandbox) -> None:
     assert log(box) == ["refused", f"anew {box.pid()}"]
     assert box.text("d.old") != str(box.pid())
     assert box.run(script, "stop").returncode == 0
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 @pytest.mark.parametrize("kind", ["fork", "forkserver", "spawn"])
@@ -1889,7 +1893,7 @@ def test_a_signal_map_that_is_none_is_refused(box: support.Sandbox) -> None:
     assert "signal_map=5 can't be used: expected a mapping" in done.stderr
 
 
-def test_start_of_ones_own_around_daemonize_leaves_no_file(box: support.Sandbox) -> None:
+def test_start_of_ones_own_around_daemonize_leaves_its_end(box: support.Sandbox) -> None:
     script = box.script("""
         import os, sys
         from daemon_context import Daemon
@@ -1908,7 +1912,7 @@ def test_start_of_ones_own_around_daemonize_leaves_no_file(box: support.Sandbox)
     assert box.run(script, "start").returncode == 0
     support.until(lambda: "has ended" in box.run(script, "status").stdout)
     assert box.run(script, "stop").returncode == 0
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 def test_a_start_that_is_refused_leaves_the_status_alone_whatever_the_pid_file(
@@ -1954,7 +1958,7 @@ def test_words_of_a_step_leave_the_status_file_in_place(box: support.Sandbox) ->
     assert box.run(script, "start").returncode == 0
     support.until(lambda: "in run()" in box.run(script, "status").stdout)
     assert box.run(script, "stop").returncode == 0
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 @pytest.mark.parametrize("ready", [False, True])
@@ -1970,7 +1974,7 @@ def test_an_override_of_daemonize_that_fails_in_the_daemon_unwinds_no_frame_of_t
             def daemonize(self):
                 super().daemonize()
                 if sys.argv[1] == "True":
-                    self._ready()
+                    self.ready()
                 raise RuntimeError("no luck")
         try:
             D("d.pid", working_directory=".", stderr="d.log").start()
@@ -1985,7 +1989,7 @@ def test_an_override_of_daemonize_that_fails_in_the_daemon_unwinds_no_frame_of_t
     box.settled()
     assert not ready or "RuntimeError: no luck" in box.text("d.log")
     assert box.text("unwound").count("\n") == 1
-    assert not list(box.path.glob("d.pid*"))
+    assert support.only_its_end(box.path)
 
 
 def test_a_worker_that_a_reload_has_forked_reloads_by_itself(box: support.Sandbox) -> None:

@@ -80,6 +80,10 @@ STARTS = {
         with DaemonContext(detach_process=True, readiness="explicit") as daemon:
             daemon.ready("up")
             note("open")""",
+    "settling": """
+        with DaemonContext(detach_process=True, settle=0.2) as daemon:
+            daemon.sleep(0.4)
+            note("open")""",
     "foreground": "DaemonContext(detach_process=False, pidfile='d.pid').open(); note('open')",
     "launch": """
         handle = DaemonContext(detach_process=True).launch()

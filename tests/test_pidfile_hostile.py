@@ -348,7 +348,8 @@ def test_nothing_is_written_to_a_strangers_status_file(box: support.Sandbox, pub
     status = json.loads(box.run(program, path, "status", "--json").stdout)
     assert status["state"] == "ready"
     assert box.run(program, path, "stop").returncode == 0
-    assert {path.suffix for path in public.iterdir()} == {".kept"}
+    assert {path.suffix for path in public.iterdir()} == {".kept", ".status"}
+    assert "ended" in json.loads((public / "d.pid.status").read_text())
 
 
 # --- file systems, mounted where nobody else sees them
@@ -449,7 +450,9 @@ def test_where_there_is_room_for_the_pid_file_but_not_for_the_status_file_beside
     assert done.stderr.splitlines()[0].endswith(
         f"No space left on device: '{box.path}/mnt/d.pid.status'"
     )
-    assert re.fullmatch(r"Idle: started, pid \d+\nIdle: stopped \(pid \d+\)\n", done.stdout)
+    assert re.fullmatch(
+        r"Idle: started, pid \d+\nIdle: stopped \(pid \d+\)\nd.pid.status\n", done.stdout
+    )
     box.settled()
 
 

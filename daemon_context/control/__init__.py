@@ -14,40 +14,26 @@ from time import monotonic, sleep
 from ..embedding import SCHEDULE, send, signal_number
 from ..errors import DaemonError
 from ..pidfile import PidFile
-from ..system import open_pidfd, poll, signal
+from ..system import open_pidfd, poll, signal, signal_name, stat_fields
 from ..system.endings import exit_words
 from ..system.groups import Group
 from . import statusfile
+from .recording import remember
 from .status import status_of
+from .stopped import Stopped
+from .waiting import TICK, settled
+from .waiting import finish_stopping as finish_stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
-    from ..pidfile.holder import Holder
-
-    Waiting = Callable[[str, float], None]
+    from .waiting import Waiting as Waiting
 
 RELOAD_TIMEOUT = 30.0
-STARTING = 30.0  # seconds to wait for a start that is under way
 TAKEN_OVER = "; end it by its pid if it is, or start: that takes the file over"
-TICK = 0.02  # seconds between looks at what has no event: the lock, the status file
-
-
-class Stopped:
-    """How a stop went: ``pid``, and ``how`` it ended where the kernel tells.
-
-    ``pid`` is None where there was nothing to stop.
-    """
-
-    def __init__(self, pid: int | None, how: str | None) -> None:
-        self.pid, self.how = pid, how
-
-    def __str__(self) -> str:
-        if self.pid is None:
-            return "was not running"
-        return f"stopped (pid {self.pid}{', ' + self.how if self.how else ''})"
+HEARD = 1.0  # seconds in which a daemon that sleeps has run the handler of a signal
 
 
 def stop(
@@ -63,24 +49,29 @@ def stop(
     """
     stages = tuple((signal_number(name), seconds) for name, seconds in schedule)
     target = Target.find(pidfile, waiting)
-    stopped = Stopped(None, None)
+    stopped = Stopped()
     if target is not None:
         try:
             stopped = target.stop(stages)
         finally:
             target.close()
     if stopped.pid != os.getpid():
-        _sweep(pidfile)
+        left = _swept(pidfile)
+        stopped.left = None if stopped.pid else left
+        remember(pidfile.path, stopped)
     return stopped
 
 
-def _sweep(pidfile: PidFile) -> None:
-    """Remove what a daemon leaves that may not remove its own files."""
-    if os.path.lexists(pidfile.path):
-        try:
-            PidFile(pidfile.path).break_lock()
-        except DaemonError:  # not permitted either, or there is a new one
-            pass
+def _swept(pidfile: PidFile) -> int | None:
+    """Remove what a daemon leaves that is dead, or may not remove its own files; which it was."""
+    if not os.path.lexists(pidfile.path):
+        return None
+    pid = pidfile.read_pid()
+    try:
+        PidFile(pidfile.path).break_lock()
+    except DaemonError:  # not permitted either, or there is a new one
+        return None
+    return pid
 
 
 class Target:
@@ -96,7 +87,7 @@ class Target:
 
         :raises DaemonError: there may be one, but it can't be proven, or not be reached
         """
-        holder = _settled(pidfile, waiting)
+        holder = settled(pidfile, waiting)
         if holder.state == "free":
             found = status_of(pidfile)
             if found.state == "unknown":
@@ -144,14 +135,18 @@ class Target:
     def stop(self, schedule: tuple[tuple[int, float], ...]) -> Stopped:
         """Signal and wait, as the schedule says."""
         begun = monotonic()
+        facts: dict[str, Any] = {"asked": signal_name(schedule[0][0]) if schedule else ""}
         for stage, (number, seconds) in enumerate(schedule, 1):
+            if number == signal.SIGKILL:
+                said = statusfile.read(statusfile.path_of(self.pidfile.path)) or {}
+                facts.update(killed=monotonic() - begun, cleanup=said.get("cleanup"))
             self.send(number)
             if self.pid == os.getpid():  # which can't wait for its own end
-                return Stopped(self.pid, None)
+                return Stopped(self.pid, **facts)
             if stage == len(schedule) and number == signal.SIGKILL and self.group is not None:
                 self.group.kill()
             if self._gone(begun, seconds):
-                return Stopped(self.pid, exit_words(self.pidfd))
+                return Stopped(self.pid, exit_words(self.pidfd), **facts)
         holder = self.pidfile.holder()
         why = f"pid {self.pid} still runs" if not poll({self.pidfd}, 0) else str(holder)
         raise DaemonError(
@@ -186,22 +181,12 @@ class Target:
         )
 
 
-def _settled(pidfile: PidFile, waiting: Waiting | None) -> Holder:
-    """Who holds the lock, once a start that is under way has come to its end."""
-    begun = told = monotonic()
-    while (holder := pidfile.holder()).state == "starting" and monotonic() - begun < STARTING:
-        sleep(TICK)
-        if waiting is not None and monotonic() - told > 1:
-            told = monotonic()
-            waiting("the start that is under way", told - begun)
-    return holder
-
-
 def reload(
     pidfile: PidFile, timeout: float = RELOAD_TIMEOUT, waiting: Waiting | None = None
 ) -> int:
     """Have the daemon reload; returns its pid when it has taken the new configuration.
 
+    :raises NotTold: it was asked, but has given the signal to somebody else
     :raises DaemonError: it is not running, did not answer in time, or could not take it: then
         the old configuration still works
     """
@@ -212,14 +197,19 @@ def reload(
     try:
         path = statusfile.path_of(pidfile.path)
         begun = _begun(path, target.pid)
+        heard = (statusfile.read(path) or {}).get("hangups")
         target.send(signal.SIGHUP)
-        return _reloaded(target, path, begun, timeout)
+        return _reloaded(target, path, begun, heard, timeout)
     finally:
         target.close()
 
 
 class NotRunning(DaemonError):
     """There is no daemon to act on."""
+
+
+class NotTold(DaemonError):
+    """The daemon was asked to reload, and nobody tells how that went."""
 
 
 def _begun(path: str, pid: int) -> int:
@@ -246,8 +236,9 @@ def _begun(path: str, pid: int) -> int:
     return number + bool(said.get("reloading"))
 
 
-def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
+def _reloaded(target: Target, path: str, before: int, heard: Any, timeout: float) -> int:
     begun = told = monotonic()
+    deaf = Deaf(target.pid, heard)
     while monotonic() - begun < timeout:
         if poll({target.pidfd}, TICK):
             raise DaemonError(
@@ -260,6 +251,12 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
             if said.get("reload_error"):
                 raise _refused(said["reload_error"], target.pid, path)
             return target.pid
+        if deaf.is_sure(said):
+            raise NotTold(
+                f"sent SIGHUP to pid {target.pid}, whose run() has a handler of its own for it: "
+                "nobody tells how it went",
+                pid=target.pid,
+            )
         if target.waiting is not None and monotonic() - told > 1:
             told = monotonic()
             target.waiting("the daemon to reload", told - begun)
@@ -273,6 +270,21 @@ def _reloaded(target: Target, path: str, before: int, timeout: float) -> int:
 def _named(path: str) -> str:
     """The pid file of a status file, in words."""
     return f"pid file {path.removesuffix(statusfile.SUFFIX)!r}"
+
+
+class Deaf:
+    """Whether a signal has not come to our handler, though the daemon could have run it: it was not
+    busy, but slept, in so many looks.
+    """
+
+    def __init__(self, pid: int, heard: Any) -> None:
+        self.pid, self.heard, self.looks = pid, heard, 0
+
+    def is_sure(self, said: dict[str, Any]) -> bool:
+        if not isinstance(self.heard, int) or said.get("hangups") != self.heard:
+            return False
+        self.looks += (stat_fields(self.pid) or "?")[0] == "S"
+        return self.looks > HEARD / TICK
 
 
 def _refused(said: Any, pid: int, path: str) -> DaemonError:

@@ -7,11 +7,13 @@ is; the status file beside it has the daemon's own words.
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from ..pidfile.holder import SUFFIX, let_go
 from ..system import is_alive, stat_fields
 from ..system.endings import started_at
 from . import statusfile
+from .lastend import REQUESTED, as_told, in_words, last_of
 from .statusfile import TEXT_LARGEST
 
 TYPE_CHECKING = False
@@ -26,11 +28,17 @@ class Status:
     """What can be known about a daemon from here.
 
     :ivar state: ``"ready"``, ``"running"`` (whether it is ready is not to be known from here),
-        ``"starting"``, ``"stopped"``, ``"dead"`` (but its pid file is there) or ``"unknown"``
+        ``"starting"``, ``"stopping"``, ``"stopped"``, ``"dead"`` (but its pid file is there) or
+        ``"unknown"``
     :ivar pid: the live daemon's pid, or None; `reason` says where it isn't proven
     :ivar since: when the process started, in seconds since the epoch, or None
     :ivar text: the daemon's own words about its state, or None
     :ivar visible: whether the process is visible from here (it is not in another pid namespace)
+    :ivar last_end: how the last daemon ended, where there is none now: a dictionary with ``how``
+        (``requested``, ``exit``, ``exception``, ``signal``, ``killed`` or ``vanished``), ``at``
+        (ISO 8601, UTC), ``pid``, ``exit_status``, ``signal``, ``error``, ``where`` and ``text``; or
+        None
+    :ivar previous: the same, of the one before the daemon that runs
     :ivar reason: why the state is what it is, in words
     """
 
@@ -41,11 +49,13 @@ class Status:
         self.since: float | None = facts.get("since")
         self.text: str | None = facts.get("text")
         self.visible: bool = facts.get("visible", False)
+        self.last_end: dict[str, Any] | None = facts.get("last_end")
+        self.previous: dict[str, Any] | None = facts.get("previous")
 
     @property
     def is_running(self) -> bool:
         """Whether there is a live daemon, ready or not."""
-        return self.state in ("ready", "running", "starting")
+        return self.state in ("ready", "running", "starting", "stopping")
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -58,12 +68,16 @@ class Status:
         return f"<Status {self.state}: {self.reason}>"
 
 
-def status_of(pidfile: PidFile) -> Status:
-    """The state of the pid file's daemon. Changes nothing."""
+def status_of(pidfile: PidFile, log: str = "") -> Status:
+    """The state of the pid file's daemon. Changes nothing.
+
+    :param log: where it has said more about its end
+    """
     holder = pidfile.holder()  # first: before there is an owner, a start has replaced the file
     said = statusfile.read(statusfile.path_of(pidfile.path))
     if holder.state == "free":
-        return _status_unlocked(pidfile, said)
+        status = _status_unlocked(pidfile, said)
+        return status if status.state == "unknown" else _with_end(status, said, log)
     if holder.state == "starting":
         return Status("starting", str(holder))
     if holder.state != "running":
@@ -82,15 +96,37 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
     else:
         text = said.get("text")
         text = shown(text, TEXT_LARGEST, lines=True) if isinstance(text, str) else None
-        state = "ready" if said.get("ready") is True else "starting"
+        state = "ready" if said.get("ready") is True and not _settles(said) else "starting"
+        state = "stopping" if said.get("stopping") is True else state
         words = f": {shown(text, TEXT_LARGEST)}" if text else ""
     name = f"running with pid {pid}" if pid else "running in another pid namespace"
     if holder.why:
         name += f", {holder.why}"
-    not_yet = ", not ready yet" if state == "starting" else ""
+    name += {"starting": ", not ready yet", "stopping": ", stopping"}.get(state, "")
     return Status(
-        state, f"{name}{not_yet}{words}", pid=pid, since=since, text=text, visible=visible
+        state,
+        f"{name}{words}",
+        pid=pid,
+        since=since,
+        text=text,
+        visible=visible,
+        previous=as_told(said.get("previous")) if said else None,
     )
+
+
+def _with_end(status: Status, said: dict[str, Any] | None, log: str) -> Status:
+    """Nobody is there: how the last one ended, and where to read more."""
+    status.last_end = last_of(said)
+    if status.last_end is not None:
+        status.reason += f"; {in_words(status.last_end)}"
+        status.reason += f"; see {log}" if log and status.last_end["how"] != REQUESTED else ""
+    return status
+
+
+def _settles(said: dict[str, Any]) -> bool:
+    """Whether `run` has not lived long enough yet; by the clock that all processes share."""
+    until = said.get("settled")
+    return isinstance(until, (int, float)) and monotonic() < until
 
 
 def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
@@ -111,7 +147,8 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     named = pidfile.read_pid()
     if named is None:
         return Status("stopped", "not running")
-    if said is None and not os.path.lexists(pidfile.path + SUFFIX) and is_alive(named):
+    ours = said is not None and "ended" not in said
+    if not ours and not os.path.lexists(pidfile.path + SUFFIX) and is_alive(named):
         return Status(
             "unknown",
             f"the pid file {pidfile.path!r} names pid {named}, which runs, but nothing proves that "

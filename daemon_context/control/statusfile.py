@@ -1,8 +1,9 @@
 """What a daemon tells others: a small JSON file beside the pid file.
 
-Ready or not, a few words about the state, and how the last reload ended. Nobody acts on a pid
-from it: who the daemon is, the record beside the pid file tells. Mode 0600, because the words may
-be private; who may not read it gets None for its values.
+Ready or not, a few words about the state, how the last reload ended, and at last how the daemon
+did: the file outlives it. Nobody acts on a pid from it: who the daemon is, the record beside the
+pid file tells. Mode 0600, because the words may be private; who may not read it gets None for its
+values.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from time import time
 
 from ..system import SignalsHeld
 from ..system.descriptors import is_still, lifted
+from .lastend import last_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..options.frozen import Options
 
+BEGUN, DONE = "begun", "done"  # of cleanup()
 SUFFIX, NEW = ".status", ".new"
 MODE = 0o600
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,7 +53,7 @@ def read(path: str) -> dict[str, Any] | None:
 
 
 class StatusFile:
-    """The daemon's side: opened in the launcher, written by the daemon, removed at its end."""
+    """The daemon's side: made in the launcher, written by the daemon."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -63,6 +66,7 @@ class StatusFile:
 
     def begin(self, options: Options) -> None:
         """Create the file anew, for the daemon's user. In the launcher, which holds the lock."""
+        self.values = {"previous": last_of(read(self.path))}
         self._unlink()
         self.in_reach = options.chroot_directory is None
         self.fd = os.open(self.path, FLAGS, MODE)
@@ -76,7 +80,7 @@ class StatusFile:
 
         :raises OSError: it can't be told that the daemon is ready; what comes later may be lost
         """
-        self.values.update(values, told=time())
+        self.values.update(values, told=time(), pid=os.getpid())
         self.due = True
         # Who comes in the middle of it, a signal handler or a thread, leaves the writing to who is
         # at it: waiting for that could last for ever.
@@ -101,8 +105,22 @@ class StatusFile:
         if not (self.in_reach and self._replace(data)):
             self._overwrite(data)
 
-    def end(self) -> None:
-        """Remove the file, or empty it where that is not permitted."""
+    def end(self, ended: dict[str, Any]) -> None:
+        """Say how the daemon ended; the file stays. In the daemon, at its end."""
+        if not self._is_ours():
+            return
+        try:
+            if self.in_reach:
+                self._unlink(NEW)  # of a `tell` that a signal has ended
+            if self.at_work.acquire(timeout=1):  # a thread may be in the middle of its words
+                self.at_work.release()
+            self.tell(ended=ended)
+        finally:
+            os.close(self.fd)
+            self.fd = -1
+
+    def restore(self) -> None:
+        """The start has failed: what was there before it is there again. In the launcher."""
         if not self._is_ours():
             return
         try:
@@ -110,9 +128,10 @@ class StatusFile:
             os.close(self.fd)
         finally:
             self.fd = -1
-            if self.in_reach:
-                self._unlink()
-                self._unlink(NEW)  # of a `tell` that a signal has ended
+            self._unlink()
+            self._unlink(NEW)
+            if self.values["previous"] is not None:
+                put(self.path, {"ended": self.values["previous"]})
 
     def _is_ours(self) -> bool:
         return is_still(self.fd, self.found)
@@ -153,6 +172,37 @@ class StatusFile:
             os.unlink(self.path + suffix)
         except OSError:  # not there, or not permitted: then it has been emptied
             pass
+
+
+def put(path: str, values: dict[str, Any], mode: int = MODE) -> None:
+    """Replace the file by one that only this user can write, whatever is there; if that may be.
+
+    What is this user's own is overwritten where the directory is not to be written in.
+    """
+    new = path + NEW
+    try:
+        fd = _create(new)
+    except OSError:
+        _put_into(path, values)
+        return
+    try:
+        with open(fd, "wb") as file:
+            file.write(json.dumps(values).encode() + b"\n")
+            os.fchmod(fd, mode)
+        os.rename(new, path)
+    except OSError:
+        os.unlink(new)
+
+
+def _put_into(path: str, values: dict[str, Any]) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "wb") as file:
+            found = os.fstat(fd)
+            if found.st_uid == os.geteuid() and found.st_nlink == 1:
+                file.write((json.dumps(values).encode() + b"\n").ljust(found.st_size))
+    except OSError:  # then it says what it did
+        pass
 
 
 def _create(path: str) -> int:

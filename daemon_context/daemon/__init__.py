@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     from ..look.explain import Explanation
 
-DEFAULTS = {"umask": 0o022}
+    Schedule = Iterable[tuple[str | int, float]]
+
+DEFAULTS = {"umask": 0o022, "settle": 0.3}
 
 # In the foreground, where they are settings of the unit or the container: UMask=,
 # WorkingDirectory=, LimitCORE=.
@@ -52,8 +54,11 @@ class Daemon(Serving):
     :param stderr: the same; None follows a `stdout` that is a path
     :param foreground_streams: whether streams that are paths are used in the foreground, too;
         otherwise its output is seen
-    :param options: all other options of `DaemonContext`, by name; the umask is 0o022 by default. In
-        the foreground, umask, working directory and core limit stay as they are by default
+    :param stop_children: whether what is left of the process group that the start has made is ended
+        with the daemon: by SIGTERM, and a second later by SIGKILL
+    :param options: all other options of `DaemonContext`, by name; by default the umask is 0o022,
+        and a `run` that fails within 0.3 seconds is a failed start (``settle``). In the foreground,
+        umask, working directory and core limit stay as they are by default
     :raises OptionError: there is no option of that name
     """
 
@@ -69,6 +74,9 @@ class Daemon(Serving):
     did: Any = None  #: what the last verb has come to, for the line that is printed
     #: Whether streams given as paths are used in the foreground, too.
     foreground_streams = False
+    #: How `stop` and `restart` stop it: pairs of a signal and the seconds to wait after it.
+    stop_schedule: Schedule = SCHEDULE
+    stop_children = False
 
     def __init__(
         self,
@@ -78,9 +86,12 @@ class Daemon(Serving):
         stderr: Any = None,
         *,
         foreground_streams: bool = False,
+        stop_children: bool | None = None,
         **options: Any,
     ) -> None:
         require_known(options)
+        if stop_children is not None:
+            self.stop_children = stop_children
         self.pidfile = pidfile
         self.stdin = stdin
         self.stdout = stdout
@@ -106,12 +117,15 @@ class Daemon(Serving):
         """Start the daemon; returns once it is ready, and never in the daemon, which ends with
         `run`. Also returns where `setup` has called ``sys.exit(0)``: there was nothing to do.
 
+        Where one is being stopped, it waits for the end of that.
+
         :raises AlreadyRunning: it runs already; its ``handle`` is the running daemon's
         :raises SetupExit: `setup` has called ``sys.exit`` with a text, which is the error's
         :raises DaemonError: whatever went wrong; nothing of the start is left
         """
         self._require_outside()
         require_work(self)
+        control.finish_stopping(self._lock(), self.on_wait)
         self._launching = True
         try:
             self.daemonize()
@@ -131,15 +145,16 @@ class Daemon(Serving):
             self._launching = False
         self._serve_and_exit()
 
-    def stop(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> None:
+    def stop(self, schedule: Schedule | None = None) -> None:
         """Stop the daemon; returns when it is gone and its lock is free; in the daemon at once.
 
-        :param schedule: pairs of a signal and the seconds to wait after it
+        :param schedule: pairs of a signal and the seconds to wait after it; None: `stop_schedule`
         :raises DaemonError: it is not gone, or it can't be proven which process it is
         """
-        self.did = control.stop(self._lock(), schedule, self.on_wait)
+        given = self.stop_schedule if schedule is None else schedule
+        self.did = control.stop(self._lock(), given, self.on_wait)
 
-    def restart(self, schedule: Iterable[tuple[str | int, float]] = SCHEDULE) -> None:
+    def restart(self, schedule: Schedule | None = None) -> None:
         """Stop the daemon if it runs, and start it; it stays if the new one's checks fail.
 
         :raises DaemonError: as `stop` and `start` do
@@ -154,6 +169,8 @@ class Daemon(Serving):
         `run` at once.
 
         :param timeout: seconds to wait for it
+        :raises NotTold: `run` has given the signal to somebody else, such as a framework: it was
+            sent, and nobody tells how it went
         :raises DaemonError: it does not run, does not answer, or `on_reload` raised: then the
             daemon goes on with the old configuration
         """
@@ -165,7 +182,7 @@ class Daemon(Serving):
 
     def status(self) -> Status:
         """What can be known about the daemon from here. Changes nothing."""
-        return status_of(self._lock())
+        return status_of(self._lock(), self._log())
 
     def run_foreground(self) -> int:
         """The same steps, signals and lock without detaching; streams that are not given stay.
@@ -216,7 +233,7 @@ class Daemon(Serving):
             forget_launcher()
         else:
             atexit.register(Daemon.delpid, self)  # nobody else removes the status file then
-            self._ready()
+            self._say_ready(None)
 
     # --- making the context
 
@@ -234,6 +251,11 @@ class Daemon(Serving):
             return lock
         return self.pidfile if isinstance(self.pidfile, PidFile) else PidFile(self.pidfile)
 
+    def _log(self) -> str:
+        """Where the daemon says what ends it, if that is a file."""
+        path = self._streams()["stderr"]
+        return os.path.abspath(os.fsdecode(path)) if _is_path(path) else ""
+
     def _make_context(self, *, detach: bool = True) -> DaemonContext:
         self._require_outside()
         lock = self._lock()
@@ -249,12 +271,10 @@ class Daemon(Serving):
         if not detach:
             streams = _kept_streams(streams, paths=self.foreground_streams)
         forced = detach and options.get("detach_process") == "force"
-        options.update(
-            streams,
-            detach_process="force" if forced else detach,
-            pidfile=lock,
-            readiness="explicit",
-        )
+        self._explicit = options.get("readiness") == "explicit"
+        if options.get("readiness") in (None, "open"):
+            options["readiness"] = "explicit"  # after setup(), which is ours to say
+        options.update(streams, detach_process="force" if forced else detach, pidfile=lock)
         context = DaemonContext(**options)
         context.on_round, context.on_wait = self._reload_if_due, self.on_wait
         context.serves = True

@@ -30,11 +30,11 @@ class OpenStatus(Step):
         try:
             self.file.begin(walk.options)
         except OSError:
-            self.file.end()
+            self.file.restore()
             raise
         self.file.fd = walk.acquire(self.file.fd)
         walk.lasting.add(self.file.fd)
 
     def undo(self, walk: Walk, memory: None) -> None:
         walk.descriptors.discard(self.file.fd)
-        self.file.end()
+        self.file.restore()

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import os
-import sys
+from time import monotonic
 
 from ..context import DaemonContext
-from ..control.statusfile import StatusFile
+from ..control.lastend import Ending, of_program
+from ..control.statusfile import BEGUN, DONE, StatusFile
 from ..embedding.target import exit_status, finished, own_handlers, run_to_exit
 from ..errors import SetupExit
-from ..loop import Terminated
-from ..report.frames import fitting, plain
+from ..loop import Terminated, end_by
 from ..system import is_main_thread, signal
-from ..system.text import shown
+from ..system.groups import end_group
+from .reloading import Reloading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
-    from typing import Any, ClassVar, NoReturn
+    from typing import Any, NoReturn
 
     from ..control import Waiting
 
-LOG_LARGEST = 1 << 16  # characters of a refused reload
+
+CHILDREN = 1.0  # seconds from SIGTERM to SIGKILL, for what the daemon leaves behind
 
 
-class Serving:
+class Serving(Reloading):
     """The daemon's side of `Daemon`, which see."""
 
     # Class-level, so that a subclass need not call our __init__ first.
@@ -33,13 +35,17 @@ class Serving:
     _alone: DaemonContext | None = None  # never opened: the loop of a run() that a test calls
     #: Called while a verb waits: what for, and for how many seconds by now.
     on_wait: Waiting | None = None
+    stop_children = False
     _launching = False
     _setting_up = False
+    _said_ready = False
+    _explicit = False  # run() says itself when it is ready
     _looping = False
-    _reload_due = False
-    _reloads = 0
-    _at_reload: ClassVar[dict[int, object]] = {}  # by process: what a reload forks is not at it
     _said: StatusFile | None = None
+    _asked = 0  # the signal by which a stop was requested
+    _ended_by: BaseException | None = None
+    #: In `cleanup`: why the daemon ends; None before.
+    ending: Ending | None = None
 
     # --- to override
 
@@ -97,6 +103,15 @@ class Serving:
         if self._context is not None:
             self._context.reopen_streams()
 
+    def ready(self, text: str = "") -> None:
+        """Say that it works now, and in a few words how it is going. For `setup` and `run`: under
+        ``readiness="explicit"`` a start waits for it; otherwise it is over before its time.
+
+        The second time, and in a `run` that is called without a start, this does nothing.
+        """
+        if self._is_daemon() and not self._said_ready:
+            self._say_ready(text or None)
+
     @property
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""
@@ -114,7 +129,14 @@ class Serving:
             return work()
         finally:
             if os.getpid() == process:  # not a child that run() has forked
-                self.delpid()
+                self._leave()
+
+    def _leave(self) -> None:
+        try:
+            if self.stop_children and self._is_daemon():
+                end_group(CHILDREN)
+        finally:
+            self.delpid()
 
     def _work_and_finish(self) -> int:
         """As long as threads work, this is the daemon."""
@@ -133,8 +155,9 @@ class Serving:
             self._setting_up = False
             self._end_if_asked()
             self._reload_if_due()  # it came in a sleep(): run() may have a loop of its own
-            self._ready()
-            return _status(self.run())
+            self._begin_run()
+            _exit_by(self.run())
+            return 0
         except SystemExit as ended:
             error = ended
             return exit_status(ended)
@@ -146,94 +169,59 @@ class Serving:
                 self._end(context, error)
 
     def _give_up(self, error: BaseException) -> NoReturn:
+        self._ended_by = error
         self._looped().ended(error)
         self.delpid()
         raise error
 
-    def _ready(self) -> None:
-        self._tell_reloads(ready=True, text=None)
+    def _begin_run(self) -> None:
+        """Be ready, unless `setup` has said so already, or `run` will."""
+        context = self._context
+        if context is None or self._said_ready:
+            return
+        if self._explicit:
+            self._tell_reloads(text=None)
+            return
+        settle = context.settle if context.detach_process else 0
+        self._tell_reloads(ready=True, text=None, settled=monotonic() + settle)
+        if context.is_open:
+            context.begun()
+
+    def _say_ready(self, text: str | None) -> None:
+        self._said_ready = True
+        self._tell_reloads(ready=True, text=text, settled=None)
         if self._context is not None and self._context.is_open:
-            self._context.ready()
+            self._context.ready(text or "")
 
     def _end(self, context: DaemonContext, error: BaseException | None) -> None:
+        self._ended_by = error
+        self.ending = self._why()
+        self._tell(cleanup=BEGUN, **({"ready": False} if context.fails(error) else {}))
         try:
             self.cleanup()
+            self._tell(cleanup=DONE)
+        except BaseException as raised:
+            self._ended_by = error = error or raised
+            raise
         finally:
             detached = context.detach_process
             context.ended(_told(error) if self._setting_up and detached else error)
             self._looping = False  # nobody is left to look at what SIGTERM would only note
 
+    def _why(self) -> Ending:
+        context = self._context
+        requested = context is not None and context.stop_requested
+        return Ending(self._ended_by, requested, self._asked)
+
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM: a loop made of sleep() or every() finishes its round; anything else is left."""
+        if self._is_daemon():
+            self._asked = number
+            self._tell(stopping=True)
         if self._context is not None:
             self._context.request_stop(number)  # also for threads that sleep
         if not self._looping:
-            raise Terminated(number)
-
-    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
-        """SIGHUP: reload between two rounds; at once where run() has a loop of its own."""
-        self._reload_due = True
-        if not self._looping:
-            self._reload_if_due()
-
-    # It says itself when a reload begins: where the loop reloads between two rounds, it only
-    # notes it.
-    _on_hangup.announces = True  # type: ignore[attr-defined]
-
-    def _reload_if_due(self) -> None:
-        # Who comes in the middle of one leaves the next to who is at it: begun with an older
-        # configuration, the outer one would be the last to set its own.
-        process, mine = os.getpid(), object()
-        while self._reload_due and self._at_reload.setdefault(process, mine) is mine:
-            try:
-                self._reload_due = False
-                self._reload()
-            finally:
-                self._at_reload.pop(process, None)
-
-    def _reload(self) -> None:
-        self._tell_reloads(reloading=True)  # who asks from now on, asks for the next one
-        manager = self._looped().manager
-        manager.reloading()
-        failure, said = None, {}
-        try:
-            self._beside_run(self._take_reload)
-        except _NotReopened as error:
-            failure = {**fitting(error.why), "reloaded": True}
-            said = {"text": f"reloaded, but {error.why}"}
-            _log(f"{type(self).__name__}: {said['text']}")
-        except Exception as error:
-            failure = fitting(error)
-            said = {"text": f"reload failed: {_in_short(failure)}"}
-            self._say_refused(error)
-        finally:
-            manager.reloaded(said.get("text", ""))
-        self._tell_reloads(1, reloading=False, reload_error=failure, **said)
-        self._end_if_asked()
-
-    def _take_reload(self) -> None:
-        """Streams first, so that what it says is in the new log; a failure there stops nothing."""
-        failure = self._reopened()
-        self.on_reload()
-        if failure is not None:
-            raise _NotReopened(failure)
-
-    def _reopened(self) -> Exception | None:
-        try:
-            if self._context is not None and self._is_daemon():
-                self._context.reopen_streams()
-        except Exception as error:
-            return error
-        return None
-
-    def _say_refused(self, error: Exception) -> None:
-        """In the log, as who sent the signal hears nothing."""
-        name = type(self).__name__
-        _log(f"{name}: reload failed, the old configuration stays: {plain(error)}")
-
-    def _tell_reloads(self, done: int = 0, **values: Any) -> None:
-        self._reloads += done
-        self._tell(reloads=self._reloads, **values)
+            end_by(number, lambda: self.ending is not None)
 
     def _tell(self, **values: Any) -> None:
         # Not a child that the daemon has forked: what else it knows is old, and it may live longer.
@@ -255,12 +243,14 @@ class Serving:
             raise Terminated(signal.SIGTERM)
 
     def delpid(self) -> None:
-        """Leave the pid file and the status file, at the end of the daemon."""
+        """Leave the pid file, and say in the status file how the daemon ended."""
         context = self._context
         if context is None or not context.is_here:
             return  # not open, or a child that the daemon forked
         if self._said is not None:
-            self._said.end()
+            if self.ending is None:  # daemonize() by itself
+                self._ended_by = self._ended_by or of_program()
+            self._said.end(self._why().told())
         context.close()
 
     def _is_daemon(self) -> bool:
@@ -279,35 +269,10 @@ class Serving:
         raise NotImplementedError
 
 
-class _NotReopened(Exception):
-    """The configuration was taken, but the streams go on into the old files."""
-
-    def __init__(self, why: Exception) -> None:
-        self.why = why
-
-
-def _in_short(failure: dict[str, Any]) -> str:
-    return f"{failure['class']}: {failure['text']}"
-
-
-def _log(text: str) -> None:
-    """To stderr, without what a terminal would obey."""
-    try:
-        print(shown(text, LOG_LARGEST, lines=True), file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # it is closed, or nobody reads any more
-        pass
-
-
-def _status(outcome: Any) -> int:
-    """The exit status that the outcome of `run` means."""
-    if outcome is None or isinstance(outcome, bool):
-        return 0
-    if isinstance(outcome, int):
-        return outcome & 0xFF
-    if isinstance(outcome, str):
-        print(outcome, file=sys.stderr)
-        return 1
-    return 0
+def _exit_by(outcome: Any) -> None:
+    """As `sys.exit` does, where the outcome of `run` is a status or a text."""
+    if isinstance(outcome, (int, str)) and not isinstance(outcome, bool):
+        raise SystemExit(outcome)
 
 
 def _told(error: BaseException | None) -> BaseException | None:

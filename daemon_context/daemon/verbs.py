@@ -13,7 +13,8 @@ import re
 import sys
 from datetime import datetime
 
-from ..control import NotRunning
+from ..control import NotRunning, NotTold
+from ..embedding import SCHEDULE
 from ..errors import DaemonError, OptionError, SequenceError, SetupExit, lock_class
 from ..system import ancestors
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 GENERIC, NO_PERMISSION, NOT_CONFIGURED, NOT_RUNNING = 1, 4, 6, 7
 LINE_LARGEST = 1 << 15
 INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
-STATES = {"ready": 0, "running": 0, "starting": 0, "dead": 1, "stopped": 3, "unknown": 4}
+STATES = {"ready": 0, "running": 0, "starting": 0, "stopping": 0}
+STATES |= {"dead": 1, "stopped": 3, "unknown": 4}
 
 
 def main(
@@ -63,6 +65,12 @@ def _parser(daemon: Daemon, given: argparse.ArgumentParser | None) -> argparse.A
     parser = given or argparse.ArgumentParser(description=described or None)
     parser.add_argument("verb", choices=tuple(_VERBS), help="what to do")
     parser.add_argument("--json", action="store_true", help="status as JSON")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop and restart: how long the daemon may take to end before it is killed",
+    )
     return parser
 
 
@@ -70,6 +78,18 @@ def _without_step(error: DaemonError) -> str:
     """Who starts a daemon by a verb has not made the sequence, and needs no place in it."""
     step = re.escape(error.step or "")
     return re.sub(rf" \(step \d+ of \d+, {step}\)", "", str(error))
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e9:
+        raise ValueError(text)
+    return seconds
+
+
+def _schedule(options: argparse.Namespace) -> tuple[tuple[str, float], ...] | None:
+    """None: the daemon's own."""
+    return None if options.timeout is None else (("TERM", options.timeout), SCHEDULE[-1])
 
 
 def _status_of(error: DaemonError) -> int:
@@ -90,25 +110,29 @@ def _start(daemon: Daemon, options: argparse.Namespace) -> int:
         # Another library's; or the daemon's own, whose program runs once more in a child of it.
         if error.errno or (error.pid is not None and error.pid in ancestors()):
             raise
-        _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
+        how = "is being started" if daemon.status().state == "starting" else "runs already"
+        _say(daemon, f"{how}{f', pid {error.pid}' if error.pid else ''}")
     return 0
 
 
 def _stop(daemon: Daemon, options: argparse.Namespace) -> int:
-    daemon.stop()
+    daemon.stop(_schedule(options))
     _say(daemon, str(daemon.did or "stopped"))
     return 0
 
 
 def _restart(daemon: Daemon, options: argparse.Namespace) -> int:
-    daemon.restart()
+    daemon.restart(_schedule(options))
     _say(daemon, _done(daemon, "restarted"))
     return 0
 
 
 def _reload(daemon: Daemon, options: argparse.Namespace) -> int:
-    daemon.reload()
-    _say(daemon, _done(daemon, "reloaded"))
+    try:
+        daemon.reload()
+        _say(daemon, _done(daemon, "reloaded"))
+    except NotTold as sent:
+        _say(daemon, str(sent))
     return 0
 
 

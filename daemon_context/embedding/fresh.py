@@ -34,6 +34,7 @@ PASSED = (
     "prevent_core",
     "signal_map",
     "readiness",
+    "settle",
     "start_timeout",
     "threads",
     "preserve_logging",

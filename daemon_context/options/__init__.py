@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "stderr": None,
     "signal_map": None,
     "readiness": "open",
+    "settle": 0,
     "start_timeout": None,
     "threads": "warn",
     "preserve_logging": True,
@@ -81,6 +82,8 @@ class Given:
         replaces `default_signal_map`
     :param readiness: ``"open"``: the daemon is ready when `open` returns in it; ``"explicit"``:
         when the body calls `ready`
+    :param settle: with ``"open"``, seconds that the body must live, or have ended well, for the
+        daemon to be ready: what ends it before is a failed start. 0: none
     :param start_timeout: seconds after which a start that is not ready is cancelled, or None
     :param threads: ``"warn"``, ``"refuse"`` or ``"ignore"`` threads that the daemon will not have
     :param preserve_logging: whether log handlers on regular files and sockets stay open
@@ -107,6 +110,7 @@ class Given:
         signal_map: Mapping[int, Any] | None = None,
         *,
         readiness: str = "open",
+        settle: float = 0,
         start_timeout: float | None = None,
         threads: str = "warn",
         preserve_logging: bool = True,
@@ -128,6 +132,7 @@ class Given:
         self.stderr = stderr
         self.signal_map: Any = default_signal_map() if signal_map is None else signal_map
         self.readiness = readiness
+        self.settle = settle
         self.start_timeout = start_timeout
         self.threads = threads
         self.preserve_logging = preserve_logging

@@ -64,6 +64,12 @@ def _seconds(option: str, value: object) -> float | None:
     raise refuse(option, value, "None or a positive number of seconds")
 
 
+def _pause(option: str, value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9:
+        return float(value)
+    raise refuse(option, value, "a number of seconds, or 0 for none")
+
+
 def _umask(option: str, value: object) -> int | None:
     if value is None:
         return None
@@ -231,6 +237,7 @@ CHECKS = {
     "files_preserve": _preserved,
     "pidfile": _pidfile,
     "readiness": _choice,
+    "settle": _pause,
     "start_timeout": _seconds,
     "threads": _choice,
     "preserve_logging": flag,

@@ -45,6 +45,7 @@ class Options:
     stderr: Target
     signal_map: dict[int, Any]
     readiness: str
+    settle: float
     start_timeout: float | None
     threads: str
     preserve_logging: bool

@@ -15,6 +15,10 @@ child died; then it leaves, and the launcher after it. The daemon keeps ``outcom
 so that the end of that pipe tells the launcher that *both* are gone. A frame is a kind, a length
 and JSON; never a pickle, because an unprivileged daemon must not be able to run code in a root
 launcher.
+
+With the option ``settle`` the daemon says *begun* instead of *ready*, and the session leader says
+*ready* when that time is over or the daemon has ended well. A fifth pipe holds one byte then: who
+takes it, the session leader when the time is over or the daemon that fails, says how it went.
 """
 
 from __future__ import annotations
@@ -24,11 +28,23 @@ import sys
 
 from ..errors import StartError
 from ..sequence.keeping import preserved
-from ..system import SIGNALS, poll, read, signal, write
+from ..system import SIGNALS, is_ending, poll, read, signal, write
 from ..system.child import Child, identity_of
 from ..system.descriptors import is_still, open_numbers, open_pipe
-from .frames import ERROR, HELLO, READY, WORDS_LARGEST, Frames, as_json, encoded, exit_status, send
+from .frames import (
+    BEGUN,
+    ERROR,
+    HELLO,
+    READY,
+    WORDS_LARGEST,
+    Frames,
+    as_json,
+    encoded,
+    exit_status,
+    send,
+)
 from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
+from .settling import Settling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,12 +66,27 @@ class Report:
         self.outcome_r, self.outcome_w = open_pipe(walk.acquire)
         self.report_r, self.report_w = open_pipe(walk.acquire)
         self.progress_r, self.progress_w = open_pipe(walk.acquire)
+        self.turn = self._make_turn() if walk.options.settle else -1
+        self.has_begun = self.has_turn = False
         self.found = {fd: os.fstat(fd) for fd in self.fds}
 
     @property
     def fds(self) -> set[int]:
         """The daemon's ends, for as long as it is not ready."""
-        return {self.report_w, self.progress_w, self.outcome_w}
+        return {self.report_w, self.progress_w, self.outcome_w, self.turn} - {-1}
+
+    def _make_turn(self) -> int:
+        reader, writer = open_pipe(self.walk.acquire)
+        write(writer, b"t")
+        self.walk.close(writer)
+        os.set_blocking(reader, False)
+        return reader
+
+    def take_turn(self) -> bool:
+        """Whether it is ours to say how the start went. In the daemon and the session leader."""
+        if not self.has_turn and self._is_ours(self.turn):
+            self.has_turn = bool(read(self.turn, 1))
+        return self.has_turn
 
     # --- in the daemon
 
@@ -77,23 +108,43 @@ class Report:
                 )
             write(self.progress_w, bytes([min(number, 255)]))
 
+    def begun(self, status: str) -> bool:
+        """Say that the body begins, and may have to settle; False: the start was cancelled."""
+        self.progress(0)  # from here on it is the body that may die
+        self.walk.close(*filter(self._is_ours, (self.progress_w, self.outcome_w)))
+        self.has_begun = self._say(self.report_w, BEGUN, status)
+        return self.has_begun
+
     def ready(self, status: str = "") -> bool:
         """Say that the daemon works; False: nobody listens any more, the start was cancelled.
 
         The launcher hears it first: it is what counts, and if the daemon dies before its next
-        word the session leader can still tell how.
+        word the session leader can still tell how. Once it has said that it begins, the session
+        leader is the one to tell the launcher.
         """
-        if not (self._is_ours(self.outcome_w) and self._is_ours(self.report_w)):
+        said = self.has_begun or self._say(self.outcome_w, READY, status)
+        if not (said and self._say(self.report_w, READY, status if self.has_begun else "")):
+            return False
+        self.let_go()
+        return True
+
+    def let_go(self) -> None:
+        """Close the daemon's ends: nobody listens to it any more."""
+        self.walk.close(*filter(self._is_ours, self.fds & self.walk.descriptors))
+        self.walk.report = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody listens any more: the session leader has left."""
+        return not self._is_ours(self.report_w) or bool(poll({self.report_w}, 0))
+
+    def _say(self, fd: int, kind: bytes, status: str) -> bool:
+        if not self._is_ours(fd):
             raise StartError(
                 "ready() can't reach the launcher: the program has closed the descriptor for it, "
                 "as os.closerange() does; close only what the program has opened"
             )
-        if not send(self.outcome_w, READY, status.encode("utf-8", "replace")[:WORDS_LARGEST]):
-            return False
-        send(self.report_w, READY)
-        self.walk.close(*filter(self._is_ours, self.fds))
-        self.walk.report = None
-        return True
+        return send(fd, kind, status.encode("utf-8", "replace")[:WORDS_LARGEST])
 
     def fail(self, error: BaseException | None, number: int) -> NoReturn:
         """Undo what the daemon did, tell the launcher, and end without unwinding.
@@ -109,7 +160,7 @@ class Report:
             if self._is_ours(self.report_w):
                 send(self.report_w, ERROR, encoded(error, number, walk.process))
             flush_standard_streams()
-            if walk.owner and walk.options.readiness == "explicit":
+            if walk.owner and (walk.options.readiness == "explicit" or walk.options.settle):
                 _write_out_body(walk)
         finally:
             os._exit(status)
@@ -129,6 +180,7 @@ class Report:
         try:
             self.daemon = pid
             self.walk.close(self.report_w, self.progress_w)
+            self.settling = Settling(self.walk.options.settle)
             _forget_handlers()
             status = self._lead(Child(pid))
         except BaseException as error:
@@ -148,29 +200,41 @@ class Report:
         frames = Frames()
         waiting = {self.control_r, self.report_r, *child.fds}
         while True:
-            events = poll(waiting, None if child.fds else POLL_WITHOUT_PIDFD)
+            events = poll(waiting, self.settling.left if child.fds else POLL_WITHOUT_PIDFD)
             if self.control_r in events:
                 return self._cancelled(child)
             if self.report_r in events and not frames.read(self.report_r):
                 waiting.discard(self.report_r)
+                if not is_ending(child.pid):  # but runs another program: execve(2)
+                    self.settling.end()
+            self.settling.take(frames)
             if frames.decided:
                 return self._relay(child, frames)
             if child.ended():
                 return self._died(child, frames)
+            if self.settling.is_over() and self.take_turn():
+                return self._say_ready(child, self.settling.words)
 
     def _relay(self, child: Child, frames: Frames) -> int:
         kind, payload = frames.first()
         if kind == READY:
-            return 0
+            return self._say_ready(child, payload) if self.settling.begun else 0
         # A hostile daemon may go on writing for ever; ours has said all, and ends by itself.
         self.permitted(child.wait_or_kill, 0 if frames.hostile else LAST_WORDS)
         return self._tell(kind, payload)
 
+    def _say_ready(self, child: Child, words: bytes) -> int:
+        return 0 if send(self.outcome_w, READY, words) else self._abandoned(child)
+
     def _died(self, child: Child, frames: Frames) -> int:
         # What it said in its last moment comes first: it may have ended after its report.
         frames.drain(self.report_r)
+        if self.settling.take(frames):
+            frames.drain(self.report_r)
         if frames.complete:
             return self._relay(child, frames)
+        if self.settling.begun and child.status == 0:
+            return self._say_ready(child, self.settling.words)
         died = {"died": child.status, "step": self._step_in_work()}
         return self._tell(ERROR, as_json(died).encode())
 
@@ -190,6 +254,10 @@ class Report:
         asked = read(self.control_r, 1)
         self.permitted(child.end, GRACE)
         return self._clean_up(bool(asked))
+
+    def _abandoned(self, child: Child) -> int:
+        self.permitted(child.end, GRACE)
+        return self._clean_up(False)
 
     def _clean_up(self, launcher_lives: bool) -> int:
         """End what the daemon has left, which a launcher that ignores SIGCHLD can't do; of one that
@@ -273,6 +341,6 @@ def flush_standard_streams() -> None:
 
 def _write_out_body(walk: Walk) -> None:
     """What the body has in files of its own. Of preserved ones the launcher has the buffers too."""
-    from ..system.owners import write_out  # loaded with readiness="explicit"
+    from ..system.owners import write_out  # loaded with steps that close, and with targets
 
     write_out(open_numbers() - preserved(walk))

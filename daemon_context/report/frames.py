@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-HELLO, READY, ERROR = b"H", b"R", b"E"
+HELLO, BEGUN, READY, ERROR = b"H", b"B", b"R", b"E"
 HEADER = 5
 LARGEST = 1 << 20
 WORDS_LARGEST = 1000  # bytes of READY
@@ -76,7 +76,7 @@ class Frames:
         """Nothing that we write looks like this."""
         kind = self.data[:1]
         return bool(kind) and (
-            kind not in (HELLO, READY, ERROR)
+            kind not in (HELLO, BEGUN, READY, ERROR)
             or (len(self.data) >= HEADER and self._length > LARGEST)
         )
 

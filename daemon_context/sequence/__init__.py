@@ -36,7 +36,7 @@ def start(walk: Walk) -> None:
         walk.manager = connection(walk.keep, stays=not walk.detaches, helper=walk.options.helper)
         perform(walk)
     except BaseException as error:
-        opened = walk.is_ready if walk.detaches else walk.is_open
+        opened = walk.is_ready or walk.is_settling if walk.detaches else walk.is_open
         if walk.over or (opened and walk.is_here):
             raise  # a signal that comes too late for the start, or has ended the body already
         if walk.process == "daemon":

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .step import Step, Steps
 
 
+CANCELLED = "the start was cancelled before the daemon was ready"
+
+
 class Walk:
     """One pass through the sequence: the frozen options, and what was acquired on the way.
 
@@ -60,6 +63,7 @@ class Walk:
         self.owner = 0  # the process in which open() returns
         self.is_open = False
         self.is_ready = False
+        self.is_settling = False  # what ends the body now is a failed start
         self.ready_due = False
         self.entered = False
         self.over = False  # in the launcher: the daemon is ready
@@ -120,10 +124,12 @@ class Walk:
         self.manager.begin(self.loop)
         unready = self.report.fds if self.report is not None else set()
         self.close(*self.descriptors.difference(self.lasting, unready))
-        if self.ready_due:
+        if self.ready_due and self.options.settle and self.report is not None:
+            self.begun()
+        elif self.ready_due:
             self.context.ready()
         elif self.report is not None:
-            self.report.progress(0)  # from here on it is the body that may die
+            self.report.progress(0)  # the body may die from here on
         if self.last_words is not None or self.report is not None or self.closed:
             watch(self)
 
@@ -133,24 +139,65 @@ class Walk:
         :raises StartError: nobody listens any more
         """
         with SignalsHeld():  # what a handler raises must find the state that the launcher knows
-            self.is_ready = self.report is None or self.report.ready(status)
-            if self.is_ready:
+            if self.report is None or self._is_settled() or self.report.ready(status):
+                self._settled()
                 self.manager.ready(status)
         if not self.is_ready:
-            raise StartError("the start was cancelled before the daemon was ready")
+            raise StartError(CANCELLED)
+
+    def begun(self, status: str = "") -> None:
+        """The body begins: ready, or as soon as it has settled.
+
+        :raises StartError: nobody listens any more
+        """
+        if self.report is None or not self.options.settle:
+            self.ready(status)
+            return
+        with SignalsHeld():
+            self.is_settling = self.report.begun(status)
+            if self.is_settling:
+                self.manager.ready(status)
+        if not self.is_settling:
+            raise StartError(CANCELLED)
+
+    def look(self) -> None:
+        """Let go of the report once the body has settled. In the daemon, between two rounds."""
+        if self.is_settling and self.is_here and self.report is not None and self.report.is_over:
+            self._settled()
+
+    def fails(self, error: BaseException | None) -> bool:
+        """Whether the error, by which the body ends, is a failed start: then it stays so, however
+        long it takes to tidy up.
+        """
+        if self.report is None or self.is_ready:
+            return False
+        return not self.is_settling or (_is_failure(error) and self.report.take_turn())
+
+    def _is_settled(self) -> bool:
+        return self.is_settling and self.report is not None and not self.report.take_turn()
+
+    def _settled(self) -> None:
+        self.is_ready, self.is_settling = True, False
+        if self.report is not None:
+            self.report.let_go()
 
     def ended(self, error: BaseException | None) -> None:
         """The body has ended: tell those who may not know why. In the daemon."""
         if error is not None:
             note_closed(self, error)
         if self.report is not None and not self.is_ready:
-            self.report.fail(error or self.uncaught, 0)
+            if self.fails(error or self.uncaught):
+                self.report.fail(error or self.uncaught, 0)
+            if not self._is_settled():
+                self.report.ready()
+            self._settled()
         if error is not None:
             self.tell_last_words(error)
 
     def leave(self) -> None:
         """The context is closed: leave the pid file. In the daemon."""
-        if self.report is not None and not self.is_ready:
+        # Of a body that settles and has not ended, the session leader sees how it does.
+        if not self.is_ready and (not self.is_settling or self.uncaught is not None):
             self.ended(None)
         self.is_open = self.is_ready = False
         self.opened.pop(id(self), None)
@@ -185,6 +232,13 @@ class Walk:
                 except BaseException as error:  # the other steps have to be undone all the same
                     failed.append(f"could not undo {step.name}: {words(error)}")
         return failed
+
+
+def _is_failure(error: BaseException | None) -> bool:
+    """Whether it is no good end: neither an outcome, nor an exit with status 0."""
+    if not isinstance(error, SystemExit):
+        return error is not None
+    return bool(error.code & 0xFF if isinstance(error.code, int) else error.code is not None)
 
 
 def words(error: BaseException, said: str = "") -> str:

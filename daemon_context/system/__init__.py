@@ -202,6 +202,12 @@ def stat_fields(pid: int | str) -> list[str] | None:
     return None if found is None else found.rpartition(")")[2].split()
 
 
+def is_ending(pid: int) -> bool:
+    """Whether the process has begun to end, and so has closed its files; or nobody can tell."""
+    fields = stat_fields(pid)
+    return fields is None or fields[0] in "ZX" or bool(int(fields[6]) & 0x4)  # PF_EXITING
+
+
 def start_time(pid: int) -> str:
     """When the process started, in ticks since boot: with the pid it names one process for ever."""
     fields = stat_fields(pid)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import time
 
-from . import is_alive, poll, signal, stat_fields
+from . import KILL_TIMEOUT, is_alive, open_pidfd, poll, send_signal, signal, stat_fields
 
+TICK = 0.02  # seconds between looks at who is left
 GROUP, SESSION, STARTED = 2, 3, 19  # of the fields of /proc/PID/stat behind the name
 
 
@@ -54,6 +55,49 @@ class Group:
             and int(fields[GROUP]) == int(fields[SESSION]) == self.number
             and int(fields[STARTED]) < self.since
         )
+
+
+def end_group(grace: float) -> None:
+    """End the group that this daemon's start has made, but for this process: by SIGTERM, and those
+    who are left after the grace by SIGKILL. In the daemon.
+    """
+    number = _of_start(os.getpid())
+    deadline = time.monotonic() + grace
+    asked: set[int] = set()
+    while number and (members := _members(number)):
+        late = time.monotonic() >= deadline
+        if time.monotonic() >= deadline + KILL_TIMEOUT:
+            return  # what can't be killed is in a system call, or another user's
+        for pid in members if late else members - asked:
+            _send(pid, number, signal.SIGKILL if late else signal.SIGTERM)
+        asked |= members
+        poll(set(), TICK)
+
+
+def _members(number: int) -> set[int]:
+    """Who is in the group beside this process, and lives."""
+    found = set()
+    for pid in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        fields = stat_fields(pid) if pid.isdigit() and int(pid) != os.getpid() else None
+        if fields is not None and int(fields[GROUP]) == number and fields[0] not in "ZX":
+            found.add(int(pid))
+    return found
+
+
+def _send(pid: int, number: int, what: int) -> None:
+    """To the process of that number while it is surely one of the group."""
+    try:
+        pidfd = open_pidfd(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if pid in _members(number):
+            send_signal(pid, pidfd, what)
+    except PermissionError:  # it has become another user
+        pass
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
 
 
 def _of_start(pid: int) -> int:
