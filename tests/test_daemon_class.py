@@ -1212,9 +1212,8 @@ def test_a_daemon_in_the_foreground_keeps_its_neighbours_when_it_is_killed(
                     time.sleep(1)
         daemon = D("d.pid", signal_map={15: None})
         if __import__("sys").argv[1] == "stop":
-            pid = daemon.status().pid
             assert daemon.stop((("TERM", 0.1), ("KILL", 20))) is None
-            print(f"stopped (pid {pid})")
+            print(daemon.did)
         daemon.main()
     """)
     shell = '"$0" -B "$1" run </dev/null >/dev/null 2>&1 & sleep 1000 & echo $! > neighbour'
