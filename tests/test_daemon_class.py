@@ -737,6 +737,34 @@ def test_a_start_under_way_is_starting_and_can_be_stopped(box: support.Sandbox) 
     box.settled()
 
 
+def test_a_dead_daemon_whose_child_holds_its_lock_does_not_run(box: support.Sandbox) -> None:
+    script = box.script("""
+        import ctypes, signal
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                if not ctypes.PyDLL(None).fork():  # as a library does it: no hook of Python's runs
+                    while True:
+                        signal.pause()
+                self.tell("forked")
+                self.sleep()
+        D("d.pid").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "forked" in box.run(script, "status").stdout)
+    pid = box.pid()
+    os.kill(pid, signal.SIGKILL)
+    support.gone(pid)
+    (child,) = box.processes()
+    done = box.run(script, "start")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"the daemon is dead, but its child (pid {child}) still holds its lock" in done.stderr
+    assert "end that process" in done.stderr
+    os.kill(child, signal.SIGKILL)
+    support.gone(child)
+    assert "started" in box.run(script, "start").stdout
+
+
 def test_what_can_not_be_known_is_unknown(box: support.Sandbox, heartbeat: Path) -> None:
     reader = box.popen("""
         import fcntl, sys

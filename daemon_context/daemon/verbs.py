@@ -87,7 +87,8 @@ def _start(daemon: Daemon, options: argparse.Namespace) -> int:
         daemon.start()
         _say(daemon, _done(daemon, "started"))
     except lock_class("AlreadyRunning") as error:
-        # Another library's; or the daemon's own, whose program runs once more in a child of it.
+        # Another library's, or what a dead one left behind; or the daemon's own, whose program runs
+        # once more in a child of it.
         if error.errno or (error.pid is not None and error.pid in ancestors()):
             raise
         _say(daemon, f"runs already{f', pid {error.pid}' if error.pid else ''}")
