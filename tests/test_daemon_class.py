@@ -18,6 +18,7 @@ import pytest
 from daemon_context.control.statusfile import StatusFile, read
 
 from . import support
+from .pidfiles import take_lock
 
 HEARTBEAT = """
     import os, signal, subprocess, sys, time
@@ -763,6 +764,21 @@ def test_a_dead_daemon_whose_child_holds_its_lock_does_not_run(box: support.Sand
     os.kill(child, signal.SIGKILL)
     support.gone(child)
     assert "started" in box.run(script, "start").stdout
+
+
+def test_a_start_that_meets_another_ones_start_says_what_has_come_of_it(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    lock = box.path / "d.pid.lock"
+    lock.touch(0o600)
+    fd = take_lock(os.fspath(lock), "ofd", exclusive=True)  # as who starts, or clears away
+    program = box.popen(heartbeat, "start")
+    with pytest.raises(subprocess.TimeoutExpired):
+        program.wait(1)
+    os.close(fd)  # it has failed
+    assert program.stdout is not None
+    assert program.stdout.read() == f"Heartbeat: started, pid {box.pid()}\n"
+    assert program.wait() == 0
 
 
 def test_what_can_not_be_known_is_unknown(box: support.Sandbox, heartbeat: Path) -> None:
