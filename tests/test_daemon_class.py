@@ -19,6 +19,7 @@ from daemon_context.control.lastend import record
 from daemon_context.control.statusfile import StatusFile, read
 
 from . import support
+from .pidfiles import take_lock
 
 HEARTBEAT = """
     import os, signal, subprocess, sys, time
@@ -735,6 +736,49 @@ def test_a_start_under_way_is_starting_and_can_be_stopped(box: support.Sandbox) 
     assert "terminated by SIGTERM before it was ready" in launcher.stderr.read()
     assert not (box.path / "d.pid").exists()
     box.settled()
+
+
+def test_a_dead_daemon_whose_child_holds_its_lock_does_not_run(box: support.Sandbox) -> None:
+    script = box.script("""
+        import ctypes, signal
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                if not ctypes.PyDLL(None).fork():  # as a library does it: no hook of Python's runs
+                    while True:
+                        signal.pause()
+                self.tell("forked")
+                self.sleep()
+        D("d.pid").main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "forked" in box.run(script, "status").stdout)
+    pid = box.pid()
+    os.kill(pid, signal.SIGKILL)
+    support.gone(pid)
+    (child,) = box.processes()
+    done = box.run(script, "start")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"the daemon is dead, but its child (pid {child}) still holds its lock" in done.stderr
+    assert "end that process" in done.stderr
+    os.kill(child, signal.SIGKILL)
+    support.gone(child)
+    assert "started" in box.run(script, "start").stdout
+
+
+def test_a_start_that_meets_another_ones_start_says_what_has_come_of_it(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    lock = box.path / "d.pid.lock"
+    lock.touch(0o600)
+    fd = take_lock(os.fspath(lock), "ofd", exclusive=True)  # as who starts, or clears away
+    program = box.popen(heartbeat, "start")
+    with pytest.raises(subprocess.TimeoutExpired):
+        program.wait(1)
+    os.close(fd)  # it has failed
+    assert program.stdout is not None
+    assert program.stdout.read() == f"Heartbeat: started, pid {box.pid()}\n"
+    assert program.wait() == 0
 
 
 def test_what_can_not_be_known_is_unknown(box: support.Sandbox, heartbeat: Path) -> None:

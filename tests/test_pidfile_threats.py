@@ -336,6 +336,34 @@ FORGER = """
 
 
 @pytest.mark.root
+def test_a_link_of_the_daemons_user_on_the_way_leads_to_no_other_daemon(
+    box: support.Sandbox, public: Path
+) -> None:
+    """He may write above the directory of his pid file, and puts another's in its place."""
+    for name in ("other", "app", "app/run"):
+        (public / name).mkdir()
+    other, path = public / "other" / "d.pid", public / "app" / "run" / "d.pid"
+    assert verb(box, other, "start").returncode == 0
+    assert verb(box, path, "start").returncode == 0
+    pids = [int(file.read_text()) for file in (other, path)]
+    os.chown(public / "app", NOBODY, NOBODY)
+    (public / "app" / "run").rename(public / "app" / "moved")
+    (public / "app" / "run").symlink_to(public / "other")
+    os.chown(public / "app" / "run", NOBODY, NOBODY, follow_symlinks=False)
+    for name in ("stop", "reload"):
+        done = verb(box, path, name)
+        assert done.returncode == 1, done
+        assert "is locked, and has no record of a daemon" in done.stderr
+    assert [support.alive(pid) for pid in pids] == [True, True]
+    (public / "app" / "run").unlink()  # a link of root's own is only another name
+    (public / "app" / "run").symlink_to(Path("../app") / "moved")
+    (public / "name").symlink_to(public / "app" / "run")
+    done = verb(box, public / "name" / "d.pid", "stop")
+    assert (done.returncode, f"stopped (pid {pids[1]}" in done.stdout) == (0, True), done
+    assert verb(box, other, "stop").returncode == 0
+
+
+@pytest.mark.root
 def test_a_forged_record_in_a_directory_of_the_daemons_user(
     box: support.Sandbox, starter: Starter, public: Path, innocent: Innocent
 ) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from datetime import datetime
+from time import monotonic, sleep
 
 from ..control import NotRunning, NotTold
 from ..embedding import SCHEDULE
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 GENERIC, NO_PERMISSION, NOT_CONFIGURED, NOT_RUNNING = 1, 4, 6, 7
 LINE_LARGEST = 1 << 15
+STARTING, TICK = 30.0, 0.02  # seconds to wait for a start that is under way; between two looks
 INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
 STATES = {"ready": 0, "running": 0, "starting": 0, "stopping": 0}
 STATES |= {"dead": 1, "stopped": 3, "unknown": 4}
@@ -103,16 +105,34 @@ def _status_of(error: DaemonError) -> int:
 
 
 def _start(daemon: Daemon, options: argparse.Namespace) -> int:
+    deadline = monotonic() + STARTING
+    while not _started(daemon, deadline):
+        sleep(TICK)
+    return 0
+
+
+def _started(daemon: Daemon, deadline: float) -> bool:
+    """False: try again. Another one is at the pid file: it starts, and may fail, or clears away."""
     try:
         daemon.start()
         _say(daemon, _done(daemon, "started"))
     except lock_class("AlreadyRunning") as error:
-        # Another library's; or the daemon's own, whose program runs once more in a child of it.
+        if not error.errno and error.pid is None and not _runs(daemon):
+            if monotonic() < deadline:
+                return False
+            raise
+        # Another library's, or what a dead one left behind; or the daemon's own, whose program runs
+        # once more in a child of it.
         if error.errno or (error.pid is not None and error.pid in ancestors()):
             raise
         how = "is being started" if daemon.status().state == "starting" else "runs already"
         _say(daemon, f"{how}{f', pid {error.pid}' if error.pid else ''}")
-    return 0
+    return True
+
+
+def _runs(daemon: Daemon) -> bool:
+    """Whether one lives, also in another pid namespace."""
+    return daemon.status().state in ("ready", "running")
 
 
 def _stop(daemon: Daemon, options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import os
 from io import FileIO
 
 from ..system import open_pidfd, poll
+from ..system.paths import real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,8 +122,14 @@ class Record:
         return {"boot": self.boot, "namespace": self.namespace} == place()
 
     def is_of(self, path: str) -> bool:
-        """Whether it is that of the pid file."""
-        return self.path == path or os.path.realpath(self.path) == os.path.realpath(path)
+        """Whether it is that of the pid file, whose directory may have several names. A link of
+        somebody else gives it none: it may lead to the record of another daemon.
+        """
+        if self.path == path:
+            return True
+        users = {0, os.geteuid()}
+        real = real_path(path, users)
+        return real is not None and real == real_path(self.path, users)
 
     @property
     def lives(self) -> bool:

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from ..errors import DaemonError
     from .holder import Holder
 
-# By the state of the holder: what is said, where it is no daemon of ours.
+# By the state of the holder: what is raised, where it is no daemon of ours that lives.
 KINDS = {
     "foreign": ("AlreadyRunning", errno.EBUSY),
+    "orphan": ("AlreadyRunning", errno.EBUSY),
     "unknown": ("PidFileError", errno.EAGAIN),
 }
 WRITABLE = "do it as a user who may, or give a path where you may, such as in $XDG_RUNTIME_DIR"
@@ -88,7 +89,7 @@ def _removal(path: str, removal: str, other: str) -> str:
 
 def _fact(path: str, holder: Holder) -> str:
     """Who has the lock, and of which pid file."""
-    if holder.state in KINDS:  # no daemon of ours
+    if holder.state in ("foreign", "unknown"):  # no daemon of ours
         return f"cannot lock the pid file {path!r}: {holder}"
     words = str(holder)
     if holder.state == "running":

@@ -6,6 +6,8 @@ import os
 
 from ..errors import refuse
 
+PARTS = 4096  # of a path, links resolved: more is a circle
+
 
 def absolute_path(option: str, value: object) -> str:
     """The path that the option gives.
@@ -33,3 +35,25 @@ def text_path(option: str, value: object) -> str:
     except UnicodeEncodeError:
         raise refuse(option, value, "a path that can be written in bytes") from None
     return path
+
+
+def real_path(path: str, users: set[int]) -> str | None:
+    """The path without links; None if one on the way to it belongs to nobody of these users.
+
+    Who can put a link there can lead whoever asks to any other file of that name.
+    """
+    real, rest = "/", path.split("/")[::-1]
+    for _ in range(PARTS):
+        if not rest:
+            return real
+        step = os.path.normpath(os.path.join(real, rest.pop()))
+        try:
+            target = os.readlink(step)
+            if os.lstat(step).st_uid not in users:
+                return None
+        except OSError:  # no link; or it is not there
+            real = step
+            continue
+        rest.extend(target.split("/")[::-1])
+        real = "/" if target.startswith("/") else real
+    return None
