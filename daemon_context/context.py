@@ -39,6 +39,7 @@ LOADED_WITH = {
     "initgroups": "options.owner",
     "pidfile": "pidfile",
     "readiness": "system.owners",
+    "settle": "system.owners",
     "record_trace": "look.trace",
     "stderr": "steps.logfiles",
     "stdin": "steps.logfiles",

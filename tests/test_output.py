@@ -50,7 +50,7 @@ def program(box: support.Sandbox, body: str = "pass", options: str = "stdout='d.
 
 @pytest.mark.parametrize("path", ["'d.log'", "b'd.log'", "__import__('pathlib').Path('d.log')"])
 def test_a_traceback_lands_where_the_output_goes(box: support.Sandbox, path: str) -> None:
-    script = program(box, "raise ValueError('no such feed')", f"stdout={path}")
+    script = program(box, "raise ValueError('no such feed')", f"stdout={path}, settle=0")
     assert box.run(box.path / script, "start").returncode == 0
     box.settled()
     said = (box.path / "d.log").read_text()
