@@ -301,7 +301,7 @@ NOTED = """
         with DaemonContext(detach_process=True, readiness="explicit", **options):
             work()
     else:
-        D(**options).start()
+        D(**options, settle=0).start()
 """
 
 
