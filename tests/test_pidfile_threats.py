@@ -336,6 +336,34 @@ FORGER = """
 
 
 @pytest.mark.root
+def test_a_stop_in_the_moment_before_the_owner_changes(box: support.Sandbox, public: Path) -> None:
+    """The record names the user that the daemon becomes."""
+    path = public / "d.pid"
+    script = box.script("""
+        import sys, time
+        from daemon_context import DEFAULT_STEPS, Daemon, Step
+        class Pause(Step):
+            name = "pause"
+            def apply(self, walk):
+                open("before", "w").close()
+                time.sleep(0.2)
+        class Idle(Daemon):
+            def run(self):
+                self.sleep()
+        steps = DEFAULT_STEPS.insert_after("write-pidfile", Pause())
+        options = {"uid": 65534, "gid": 65534, "steps": steps, "working_directory": "."}
+        Idle(sys.argv.pop(1), **options).main()
+    """)
+    launcher = box.popen(script, path, "start")
+    support.until((box.path / "before").exists)
+    pid = int(path.read_text())
+    done = verb(box, path, "stop")
+    assert (done.returncode, done.stdout) == (0, f"Idle: stopped (pid {pid})\n"), done
+    launcher.wait(support.DEADLINE)
+    box.settled()
+
+
+@pytest.mark.root
 def test_a_link_of_the_daemons_user_on_the_way_leads_to_no_other_daemon(
     box: support.Sandbox, public: Path
 ) -> None:
