@@ -781,6 +781,34 @@ def test_a_start_that_meets_another_ones_start_says_what_has_come_of_it(
     assert program.wait() == 0
 
 
+def test_a_child_of_a_daemon_that_does_not_end_restarts_it(box: support.Sandbox) -> None:
+    """It is of the group that is killed with the daemon, and has to start the next one."""
+    script = box.script("""
+        import os, signal, subprocess, sys, time
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                self.tell("deaf")
+                while True:
+                    time.sleep(0.05)
+                    if os.path.exists(asked):
+                        os.unlink(asked)
+                        subprocess.Popen([sys.executable, "-B", script, "restart"])
+        script = os.path.abspath(sys.argv[0])
+        place = os.path.dirname(script)
+        asked = os.path.join(place, "asked")
+        D(os.path.join(place, "d.pid")).main()
+    """)
+    assert box.run(script, "start").returncode == 0
+    old = box.pid()
+    support.until(lambda: "deaf" in box.run(script, "status").stdout)
+    (box.path / "asked").touch()
+    support.gone(old)
+    support.until(lambda: "deaf" in box.run(script, "status").stdout)
+    assert box.pid() != old
+
+
 def test_what_can_not_be_known_is_unknown(box: support.Sandbox, heartbeat: Path) -> None:
     reader = box.popen("""
         import fcntl, sys

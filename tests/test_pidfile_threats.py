@@ -138,7 +138,7 @@ def test_a_daemon_with_ambient_capabilities_asked_by_its_own_plain_user(
         done = box.run(program, "plain", path, name)
         assert (done.returncode, done.stderr) == (0, ""), (name, done)
         assert f"pid {pid}" in done.stdout
-    assert support.only_its_end(public)
+    assert list(public.iterdir()) == []
 
 
 @pytest.mark.root
@@ -269,7 +269,7 @@ def test_a_hostile_daemon_that_dies_and_lives_on_in_another_process(
         assert done.returncode == 1
         words = f"the daemon is dead, but its child (pid {friend.pid}) still holds its lock"
         assert words in done.stderr
-        with pytest.raises(AlreadyRunning, match=r"still holds its lock \(.*\); end that"):
+        with pytest.raises(AlreadyRunning, match="still holds its lock .*; end that process"):
             PidFile(path).acquire()
     assert verb(box, path, "restart").returncode == 0
     assert verb(box, path, "stop").returncode == 0
@@ -333,6 +333,34 @@ FORGER = """
     print(os.getpid(), flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.mark.root
+def test_a_stop_in_the_moment_before_the_owner_changes(box: support.Sandbox, public: Path) -> None:
+    """The record names the user that the daemon becomes."""
+    path = public / "d.pid"
+    script = box.script("""
+        import sys, time
+        from daemon_context import DEFAULT_STEPS, Daemon, Step
+        class Pause(Step):
+            name = "pause"
+            def apply(self, walk):
+                open("before", "w").close()
+                time.sleep(0.2)
+        class Idle(Daemon):
+            def run(self):
+                self.sleep()
+        steps = DEFAULT_STEPS.insert_after("write-pidfile", Pause())
+        options = {"uid": 65534, "gid": 65534, "steps": steps, "working_directory": "."}
+        Idle(sys.argv.pop(1), **options).main()
+    """)
+    launcher = box.popen(script, path, "start")
+    support.until((box.path / "before").exists)
+    pid = int(path.read_text())
+    done = verb(box, path, "stop")
+    assert (done.returncode, done.stdout) == (0, f"Idle: stopped (pid {pid})\n"), done
+    launcher.wait(support.DEADLINE)
+    box.settled()
 
 
 @pytest.mark.root
@@ -507,8 +535,7 @@ def test_a_daemon_whose_log_lies_on_a_file_system_that_stands_still(
         del box.environ["OPTIONS"]
         done = verb(box, path, "status", "--json", timeout=20)
         assert json.loads(done.stdout)["pid"] == pid
-        done = verb(box, path, "reload", timeout=40)  # it would open its log anew
-        assert (done.returncode, "within 30 seconds" in done.stderr) == (1, True)
+        assert verb(box, path, "reload", timeout=40).returncode == 0
         assert "runs already" in verb(box, path, "start", timeout=20).stdout
         done = verb(box, path, "stop", timeout=40)
         assert done.returncode == 0, done

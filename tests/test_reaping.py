@@ -164,6 +164,29 @@ def test_what_it_could_not_keep_is_refused(box: support.Sandbox) -> None:
     assert "put it before 'write-pidfile'" in second
 
 
+@pytest.mark.root
+def test_as_another_user_with_a_pid_file(box: support.Sandbox) -> None:
+    """By the remedy that the refusal names, word for word."""
+    box.path.chmod(0o755)
+    done = box.run(
+        HEAD
+        + """
+    options = {"pidfile": "d.pid", "uid": 65534, "gid": 65534, "stdout": 1}
+    try:
+        DaemonContext(steps=steps, **options).open()
+    except ValueError as error:
+        remedy = str(error).partition("before it: ")[2].partition(" (step ")[0]
+    steps = DEFAULT_STEPS
+    with DaemonContext(steps=eval(remedy), **options) as daemon:
+        with open("/proc/self/status") as file:
+            uid = file.read().partition("Uid:")[2].split()[0]
+        print(os.getpid(), uid)
+    """,
+        prefix=NEW_PIDS,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["2", "65534"]), done
+
+
 def test_not_as_process_1_it_does_nothing(box: support.Sandbox) -> None:
     done = box.run(
         HEAD

@@ -484,6 +484,41 @@ def test_a_full_disk_below_the_standard_output_aborts_the_start(box: support.San
     box.settled()
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("there", [False, True])
+def test_a_log_on_a_read_only_file_system(box: support.Sandbox, there: bool) -> None:
+    (box.path / "fixed").mkdir()
+    make = "touch fixed/app.log &&" if there else ""
+    mount = f'mount -t tmpfs none fixed && {make} mount -o remount,ro fixed && exec "$@"'
+    done = box.run(
+        """
+        from daemon_context import DaemonContext
+        DaemonContext(stdout="fixed/app.log", detach_process=True).open()
+        """,
+        prefix=["unshare", "-m", "sh", "-c", mount, "sh"],
+    )
+    assert done.returncode == 1
+    assert (
+        "fixed/app.log' as stdout: Read-only file system; set stdout to a path on a" in done.stderr
+    )
+    box.settled()
+
+
+def test_a_log_for_which_no_descriptor_is_left(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, resource
+        from daemon_context import DaemonContext
+        context = DaemonContext(stdout="app.log", stderr="app.log", detach_process=True)
+        context.explain()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+        context.open()
+    """)
+    assert done.returncode == 1
+    assert "as stderr: Too many open files; close some files, or raise the limit" in done.stderr
+    assert not (box.path / "app.log").exists()
+    box.settled()
+
+
 def test_a_reader_that_is_gone_aborts_the_start_too(box: support.Sandbox) -> None:
     done = box.run("""
         import os, sys

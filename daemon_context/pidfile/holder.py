@@ -20,6 +20,7 @@ from .record import Record
 
 SUFFIX = ".lock"
 RETRY, LOOKS = 0.01, 5  # seconds, and how often, for a process that holds the lock and isn't seen
+CHANGES = 50  # looks at a process that isn't of its user yet
 
 
 class Holder:
@@ -121,9 +122,20 @@ def _recorded(path: str, fd: int, record: Record | None) -> Holder:
         why = f"says a file of uid {found.st_uid}, who can write what it likes; ask as that user"
     elif found.st_nlink != 1:
         why = f"says a file with {found.st_nlink} names, which may be another daemon's"
-    elif not record.keeps_its_user:
+    elif not _is_of_its_user(record):
         why = f"but that process is not of uid {record.uid} any more"
     return Holder("running", record.pid, proven=not why, why=why, session=record.session)
+
+
+def _is_of_its_user(record: Record) -> bool:
+    """Whether its process is of the recorded user, also in a moment: a start writes the record just
+    before it changes the owner.
+    """
+    for _ in range(CHANGES):
+        if record.keeps_its_user:
+            return True
+        sleep(RETRY)
+    return False
 
 
 def _orphan(fd: int, found: os.stat_result) -> int | None:

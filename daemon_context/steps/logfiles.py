@@ -31,20 +31,33 @@ def require_openable(target: Target) -> None:
     except OSError as error:
         raise cannot_open(target, error) from error
     if not os.access(place, mode, effective_ids=os.access in os.supports_effective_ids):
-        raise cannot_open(target, PermissionError(13, os.strerror(13)))
+        number = errno.EROFS if not reading and _is_read_only(place) else errno.EACCES
+        raise cannot_open(target, OSError(number, os.strerror(number)))
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def cannot_open(target: Target, error: OSError) -> DaemonOSEnvironmentError:
     """The error that says which stream, which path, and what would fit."""
-    fit = "file that the launching user may read"
-    if target.option != "stdin":
-        fit = "path in a directory where the launching user may write"
     return DaemonOSEnvironmentError(
         f"cannot open {target.path!r} as {target.option}: {error.strerror}; "
-        f"set {target.option} to a {fit}, or to None for /dev/null",
+        f"{_remedy(target.option, error.errno)}",
         errno=error.errno,
         path=target.path,
     )
+
+
+def _remedy(option: str, number: int | None) -> str:
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "close some files, or raise the limit on open ones (ulimit -n)"
+    fit = "path in a directory where the launching user may write"
+    if number == errno.EROFS:
+        fit = "path on a file system that can be written"
+    if option == "stdin":
+        fit = "file that the launching user may read"
+    return f"set {option} to a {fit}, or to None for /dev/null"
 
 
 def open_path(path: str, number: int, walk: Walk, created: list[str]) -> int:

@@ -51,7 +51,9 @@ class ReapChildren(Step):
         if written and walk.options.owner_changes and walk.options.pidfile_lock is not None:
             raise OptionError(
                 "'reap-children' comes after 'change-owner', and another user may not write into "
-                "the pid file that the daemon has another pid now: put it before 'write-pidfile'"
+                "the pid file that the daemon has another pid now: put it before 'write-pidfile', "
+                "and 'install-signals' before it: steps.remove('install-signals').insert_before("
+                "'write-pidfile', steps['install-signals'], ReapChildren())"
             )
         if children := _children():
             raise OptionError(

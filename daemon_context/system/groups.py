@@ -34,6 +34,8 @@ class Group:
         """
         if self.number and (self._has_daemon() or self._has_member_from_before()):
             try:
+                if os.getpgrp() == self.number:  # a child of the daemon has it stopped or restarted
+                    os.setpgid(0, 0)
                 os.killpg(self.number, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass
