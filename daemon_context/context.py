@@ -59,7 +59,8 @@ class DaemonContext(Given):
     """
 
     # Class-level defaults, so that a subclass need not call our __init__ before it sets options.
-    # None, nor a method, is named _start or _stop: subclasses use these, as python-daemon's runner.
+    # No attribute or method is named _start or _stop: subclasses use these, as python-daemon's
+    # runner does.
     _walk: Walk | None = None
     _over = False
     _registered = False
@@ -100,7 +101,11 @@ class DaemonContext(Given):
 
     @steps.setter
     def steps(self, value: Any) -> None:
-        # The constructor comes by here last.
+        self._load_the_start()  # the constructor comes by here last
+        self._steps = value
+
+    def _load_the_start(self) -> None:
+        """Import what a start runs: the daemon may not be able to, in its root and as its user."""
         from . import loop, steps  # noqa: F401
         from .options import frozen  # noqa: F401
         from .system.descriptors import FEW, polled
@@ -111,7 +116,6 @@ class DaemonContext(Given):
             from .manager import supervisor  # noqa: F401
         if not isinstance(self.stderr, (str, bytes)) and os.path.exists("/dev/log"):
             from .report import lastwords  # noqa: F401
-        self._steps = value
 
     @property
     def supervisor(self) -> Supervisor:
@@ -142,7 +146,7 @@ class DaemonContext(Given):
         """
         from .embedding import handle_of
 
-        return None if self.is_open else handle_of(self._launched(self._begin()))
+        return None if self.is_open else handle_of(self._walked(self._begin()))
 
     def open(self) -> None:
         """Become a daemon: `launch`, and the launcher's end. Returns in the daemon only.
@@ -156,7 +160,7 @@ class DaemonContext(Given):
             return
         self._over = False
         try:
-            self._launched(self._begin(goes_on=False))
+            self._walked(self._begin(goes_on=False))
         finally:
             if self._over:  # also where a signal comes too late, and raises
                 os._exit(0)
@@ -185,7 +189,7 @@ class DaemonContext(Given):
         require_plain(f"target={target!r}", target)
         launcher = os.getpid()
         try:
-            handle = handle_of(self._launched(self._begin(always=True)))
+            handle = handle_of(self._walked(self._begin(always=True)))
             if handle is None:
                 run_target(self, target, args, kwargs)
         except BaseException as error:
@@ -200,9 +204,9 @@ class DaemonContext(Given):
 
         :raises DaemonError: as `launch` does
         """
-        from .sequence import preflight
+        from .sequence import check
 
-        preflight(self._begin())
+        check(self._planned())
 
     def _begin(self, *, goes_on: bool = True, always: bool = False) -> Walk:
         """The walk of one start, which has not begun yet.
@@ -210,22 +214,26 @@ class DaemonContext(Given):
         :param goes_on: whether the launching process does
         :param always: whether it detaches in any case
         """
+        self._stopping().begin()
+        walk = self._planned(goes_on=goes_on, always=always)
+        walk.on_open, walk.on_wait = self._opened, self.on_wait
+        walk.trace = self._trace = self._new_trace() if walk.options.record_trace else None
+        return walk
+
+    def _planned(self, *, goes_on: bool = True, always: bool = False) -> Walk:
+        """The options as they are now, frozen, and the sequence; this context does not change."""
         from .sequence import Walk
 
-        self._stopping().begin()
         steps = self._sequence()
         options = self._frozen(steps, goes_on=goes_on, always=always, serves=self.serves)
-        walk = Walk(options, steps, self, self._stopping())
-        walk.on_open, walk.on_wait = self._opened, self.on_wait
-        walk.trace = self._trace = self._new_trace() if options.record_trace else None
-        return walk
+        return Walk(options, steps, self, self._stopping())
 
     def _new_trace(self) -> Trace:
         from .look.trace import Trace
 
         return Trace(self.record_trace if callable(self.record_trace) else None)
 
-    def _launched(self, walk: Walk) -> Walk:
+    def _walked(self, walk: Walk) -> Walk:
         """Walk the sequence; the walk, which is over in the launcher."""
         from .options.place import require_own_process
         from .sequence import start

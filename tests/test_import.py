@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import errno
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import lockfile
@@ -256,3 +259,18 @@ def test_without_fork_it_can_be_imported_and_says_so(box: support.Sandbox) -> No
     """)
     assert (done.returncode, done.stderr) == (0, "")
     assert "operating system has no fork()" in done.stdout
+
+
+def test_only_two_steps_fork() -> None:
+    """Whoever forks decides which process goes on, and what it holds."""
+    package = support.ROOT / "daemon_context"
+    assert {path.name for path in package.rglob("*.py") if _forks(path)} == {
+        "detach.py", "reaping.py",
+    }  # fmt: skip
+
+
+def _forks(path: Path) -> bool:
+    """Whether code of the file, no text in it, does."""
+    calls = re.compile(r"(\w+\.)?_?(fork|forkpty|posix_spawn)\(")
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return any(calls.match(ast.unparse(node)) for node in nodes if isinstance(node, ast.Call))

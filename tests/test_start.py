@@ -208,3 +208,37 @@ def test_in_the_foreground_the_class_leaves_what_was_not_chosen(
     done = box.run(SERVICE, "start", {}, prefix=GIVEN)
     assert done.returncode == 0, done
     assert box.text("log") == "022 / (0, 0)\n"
+
+
+def test_check_says_what_the_start_would_and_changes_nothing(box: support.Sandbox) -> None:
+    done = box.run("""
+        from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
+
+        class Read(Step):
+            def check(self, walk):
+                if missing:
+                    open("missing")
+            def apply(self, walk):
+                pass
+
+        missing = False
+        steps = DEFAULT_STEPS.insert_before("detach", Read())
+        with DaemonContext(detach_process=True, steps=steps, record_trace=True,
+                           stdout="log") as daemon:
+            daemon.request_stop()
+            trace = daemon.trace
+            daemon.check()
+            missing = True
+            for ask in (daemon.check, DaemonContext(detach_process=True, steps=steps).open):
+                try:
+                    ask()
+                except DaemonError as error:
+                    print(type(error).__name__, error)
+            print(daemon.is_open, daemon.stop_requested, daemon.trace is trace)
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    box.settled()
+    first, second, state = box.text("log").splitlines()
+    assert first == second
+    assert first.startswith("DaemonOSEnvironmentError cannot read: ")
+    assert state == "True True True"

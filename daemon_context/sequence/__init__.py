@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..options.frozen import Options
 
-__all__ = ["Step", "Walk", "explained", "in_words", "perform", "preflight", "start"]
+__all__ = ["Step", "Walk", "check", "explained", "in_words", "perform", "preflight", "start"]
 
 
 def start(walk: Walk) -> None:
@@ -55,6 +55,20 @@ def _fail_in_daemon(walk: Walk, error: BaseException) -> NoReturn:
         walk.report.fail(error, walk.number)
     finally:
         os._exit(1)
+
+
+def check(walk: Walk) -> None:
+    """Preflight only.
+
+    :raises DaemonError: what the start would raise
+    """
+    try:
+        preflight(walk)
+    except BaseException as error:
+        failure = explained(walk, error)
+        if failure is error:
+            raise
+        raise failure from error
 
 
 def preflight(walk: Walk) -> None:
