@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tests import support
+from tests.helpers import support
 
 # After each step, in the process that did it: the locks of all three processes, as fdinfo has them
 # (proc_pid_fdinfo(5)).

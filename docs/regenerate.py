@@ -39,7 +39,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 from traces import TRACES  # noqa: E402
 
 from daemon_context import DEFAULT_STEPS, Step  # noqa: E402
-from tests import support  # noqa: E402
+from tests.helpers import support  # noqa: E402
 
 PLACE = "/srv/app"  # stands for the directory in which a program was run
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import regenerate  # noqa: E402
 
-from tests import support  # noqa: E402
+from tests.helpers import support  # noqa: E402
 
 PICTURES = ROOT / "docs/pictures"
 NO_COLOURS = [(0, 0, 0)] * 8

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from . import support, tools
-from .pidfiles import Starter, public_directory
+from tests.helpers import support, tools
+from tests.helpers.pidfiles import Starter, public_directory
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Which lines the tests reach, in all processes: those that fork, `os._exit` and daemons as well.
 
 python -m tests.coverage                        all tests
-python -m tests.coverage tests/test_report.py   some; the arguments are pytest's
+python -m tests.coverage tests/report           some; the arguments are pytest's
 python -m tests.coverage --page                 all, and write docs/project/coverage.md
 
 Programs that the tests start are measured because coverage's `.pth` file starts it in every Python
@@ -24,15 +24,15 @@ from typing import Any
 
 import pytest
 
-from . import support
+from tests.helpers import support
 
 # They ask which modules a start imports and what it costs, which is not the same when measured.
-LEFT_OUT = ["--ignore=tests/test_import.py", "--ignore=tests/test_benchmarks.py",
-            "--ignore=tests/test_faults.py"]  # fmt: skip
+LEFT_OUT = ["--ignore=tests/whole/test_import.py", "--ignore=tests/whole/test_benchmarks.py",
+            "--ignore=tests/faults/test_faults.py"]  # fmt: skip
 # Their processes have no place for what was measured, and say so on the stderr that is looked at.
 LEFT_OUT += [
-    "--deselect=tests/test_privileges.py::test_the_naive_way_fails_this_test",
-    "--deselect=tests/test_remarks.py::test_the_root_of_an_overlaid_system_is_not_named",
+    "--deselect=tests/steps/test_privileges.py::test_the_naive_way_fails_this_test",
+    "--deselect=tests/look/test_remarks.py::test_the_root_of_an_overlaid_system_is_not_named",
 ]
 PAGE = support.ROOT / "docs/project/coverage.md"
 TEXT = """# Coverage
@@ -44,7 +44,7 @@ python -m tests.coverage --page
 ```
 
 which needs what `pip install -e ".[coverage]"` installs; `python -m tests.coverage
-tests/test_report.py` tells the same about some tests. Measured are the launcher, the session
+tests/report` tells the same about some tests. Measured are the launcher, the session
 leader, the daemon and the programs that the tests start, also where they end in `os._exit`, have
 closed all descriptors or have another user. Not measured is what a process has done that is killed
 with SIGKILL, is in a chroot (its figures have no place to go) or was started with an empty

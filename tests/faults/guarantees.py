@@ -15,61 +15,82 @@ from .verdict import Verdict
 
 PAGE = ROOT / "docs/explanation/guarantees.md"
 FULL = "python -m tests.faults --full"
-MACHINE = "MACHINE_EXAMPLES=250 pytest tests/test_pidfile_machine.py"
+MACHINE = "MACHINE_EXAMPLES=250 pytest tests/pidfile/test_machine.py"
 Found = Mapping[str, Sequence[Verdict]]
 
-# The guarantee; the test files behind it; and which runs of this harness.
+# The guarantee; the test files and rooms behind it; and which runs of this harness.
 GUARANTEES: list[tuple[str, str, str, Callable[[Case], bool]]] = [
     (
         "Errors reach the caller",
         "whatever fails, in any step and any of the three processes: `open()` raises an error "
         "that names the step and the operating system's text; nothing is left",
-        "report start steps",
+        "report/test_failing_steps.py report/test_readiness.py "
+        "report/test_interrupted.py report/test_unwinding.py "
+        "report/test_limits.py report/test_children.py context/test_start.py "
+        "sequence/test_sequence.py sequence/test_own_steps.py "
+        "sequence/test_foreground.py look/test_explain.py",
         lambda case: case.action.startswith("E"),
     ),
     (
         "Exit 0 means ready",
         "a death of any of the three processes, and an interrupted launcher, cancel the start",
-        "first_daemon signals",
+        "whole/test_first_daemon.py steps/test_signals.py loop/test_sleep.py",
         lambda case: case.action == "kill" or case.action.startswith("SIG"),
     ),
     (
         "One daemon per pid file",
         "whatever is in it, whoever died; nobody has to remove it",
-        "pidfile pidfile_hostile pidfile_machine races",
+        "pidfile/ whole/test_races.py",
         lambda case: case.action == "kill" and case.variant != "plain",
     ),
     (
         "Only the daemon is ever signalled",
         "",
-        "daemon_class pidfile_machine races",
+        "daemon/ pidfile/ whole/test_races.py",
         lambda case: False,
     ),
     (
         "What is buffered is written once, and no number is used again under its owner",
         "",
-        "buffers descriptors preserved",
+        "steps/test_buffers.py steps/test_descriptors.py "
+        "steps/test_closed_descriptors.py steps/test_any_descriptors.py "
+        "steps/test_preserved.py",
         lambda case: case.variant == "files" and case.action.startswith("E"),
     ),
     (
         "Privileges are dropped for good",
         "also where a call on the way fails",
-        "privileges owner",
+        "steps/test_privileges.py steps/test_owner.py",
         lambda case: case.variant == "owner" and case.action.startswith("E"),
     ),
-    ("Cost follows what is open, not the limits", "", "descriptors", lambda case: False),
+    (
+        "Cost follows what is open, not the limits",
+        "",
+        "steps/test_descriptors.py steps/test_closed_descriptors.py steps/test_any_descriptors.py",
+        lambda case: False,
+    ),
     (
         "Nothing is inherited that makes a caller hang",
         "",
-        "callers callers_remote",
+        "whole/test_callers.py whole/test_callers_remote.py",
         lambda case: False,
     ),
-    ("Under a supervisor it does the right thing", "", "supervisor", lambda case: False),
-    ("Nothing dies silently", "", "lastwords", lambda case: False),
+    (
+        "Under a supervisor it does the right thing",
+        "",
+        "manager/test_rule.py manager/test_supervisor.py manager/test_supervised.py",
+        lambda case: False,
+    ),
+    (
+        "Nothing dies silently",
+        "",
+        "report/test_lastwords.py report/test_rsyslogd.py report/test_uncaught.py",
+        lambda case: False,
+    ),
     (
         "One process unwinds",
         "",
-        "spawn",
+        "embedding/test_spawn.py embedding/test_handle.py embedding/test_named_target.py",
         lambda case: case.variant in ("spawn", "explicit") and case.action.startswith("E"),
     ),
 ]
@@ -132,12 +153,12 @@ def _table(found: Found) -> str:
     counts = _tests()
     lines = ["| # | guarantee | cases | command |", "| --- | --- | --- | --- |"]
     for number, (name, what, files, applies) in enumerate(GUARANTEES, 1):
-        tests = sum(counts[f"tests/test_{file}.py"] for file in files.split())
+        paths = [f"tests/{name}" for name in files.split()]
+        tests = sum(n for file, n in counts.items() if file.startswith(tuple(paths)))
         reached = (v for verdicts in found.values() for v in verdicts if v.outcome != "not reached")
         runs = sum(applies(v.case) for v in reached)
-        paths = " ".join(f"tests/test_{file}.py" for file in files.split())
         cells = [f"{runs} runs, " * bool(runs) + f"{tests} tests"]
-        cells.append(f"`{FULL}`, " * bool(runs) + f"`pytest {paths}`")
+        cells.append(f"`{FULL}`, " * bool(runs) + f"`pytest {' '.join(paths)}`")
         title = f"**{name}**" + (f": {what}" if what else "")
         lines.append(f"| {number} | {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -149,7 +170,7 @@ def _tests() -> Counter[str]:
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
-    return Counter(re.findall(r"^(tests/\w+\.py)::", listed, re.MULTILINE))
+    return Counter(re.findall(r"^(tests/[\w/]+\.py)::", listed, re.MULTILINE))
 
 
 def _outcomes(found: Found) -> str:

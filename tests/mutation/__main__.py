@@ -23,7 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 
-from ..support import ROOT
+from tests.helpers.support import ROOT
+
 from . import page
 from .mutants import Mutant, mutants_of
 from .plan import PLAN, files_of

@@ -7,7 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..support import ROOT
+from tests.helpers.support import ROOT
+
 from .mutants import Mutant, mutants_of
 from .plan import PLAN
 from .results import Key, Results

@@ -7,7 +7,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from ..support import ROOT
+from tests.helpers.support import ROOT
+
 from .mutants import Mutant
 
 Key = tuple[str, str, str]

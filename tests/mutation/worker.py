@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from ..support import ROOT
+from tests.helpers.support import ROOT
+
 from .mutants import Mutant
 
 LONGEST = 5.0  # seconds; tests that take longer are left out

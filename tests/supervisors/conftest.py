@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import support
+from tests.helpers import support
 
 from .jail import SYSTEM, Jail
 from .machine import Machine

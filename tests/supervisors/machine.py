@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests import support
+from tests.helpers import support
 
 from .jail import Jail
 

@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 from typing import ClassVar
 
-from tests import support
+from tests.helpers import support
 
 from .conftest import which
 from .jail import Jail

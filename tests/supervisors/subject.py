@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import support
+from tests.helpers import support
 
 from . import table
 from .jail import Jail

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from tests import support
-from tests.servers import children
+from tests.helpers import support
+from tests.helpers.servers import children
 
 from .conftest import which
 from .jail import Jail

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests import support
+from tests.helpers import support
 
 from .machine import Machine
 from .subject import Subject

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests import support
+from tests.helpers import support
 
 from .machine import Machine
 from .subject import PROGRAM, Subject

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import support
+from tests.helpers import support
 
 KILLED = """
     import sys, time
     from pathlib import Path
-    from tests import support
+    from tests.helpers import support
     from tests.supervisors.jail import Jail
     from tests.supervisors.machine import Machine
 

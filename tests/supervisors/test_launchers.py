@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import support
-from tests.servers import Cron, Sshd
+from tests.helpers import support
+from tests.helpers.servers import Cron, Sshd
 
 from .conftest import which
 from .jail import Jail

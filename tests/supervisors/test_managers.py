@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests import support
+from tests.helpers import support
 
 from .jail import Jail
 from .managers import MANAGERS, Honcho

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import support
+from tests.helpers import support
 
 from .machine import Machine
 from .subject import Subject

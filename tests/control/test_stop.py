@@ -1,0 +1,144 @@
+"""A stop says what it did, and what it did not."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from tests.helpers import support
+
+SLOW = """
+    import os, signal, subprocess, sys, time
+    from daemon_context import Daemon
+    class Slow(Daemon):
+        {more}
+        def run(self):
+            {run}
+        def cleanup(self):
+            {cleanup}
+    if __name__ == "__main__":
+        Slow("d.pid", stdout="d.log", stderr="d.log", working_directory=".").main()
+"""
+
+
+def slow(
+    box: support.Sandbox, cleanup: str = "pass", more: str = "pass", run: str = "self.sleep()"
+) -> Path:
+    return box.script(SLOW.format(cleanup=cleanup, more=more, run=run), "slow.py")
+
+
+STUBBORN = "signal.signal(15, signal.SIG_IGN); time.sleep(1000)"
+
+
+def test_what_had_to_be_killed(box: support.Sandbox) -> None:
+    script = slow(box, more="stop_schedule = (('TERM', 0.5), ('KILL', 5))", run=STUBBORN)
+    assert box.run(script, "start").returncode == 0
+    pid = box.pid()
+    done = box.run(script, "stop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"Slow: killed pid {pid}, which had not ended 0.5 s after SIGTERM; "
+        "its cleanup() did not run\n"
+    )
+    assert not (box.path / "d.pid").exists()
+    assert not (box.path / "d.pid.lock").exists()
+    done = box.run(script, "status", "--json")
+    assert done.returncode == 3
+    end = json.loads(done.stdout)["last_end"]
+    assert (end["how"], end["signal"], end["pid"]) == ("killed", "SIGKILL", pid)
+    assert "0.5 s after SIGTERM" in box.run(script, "status").stdout
+
+
+def test_a_cleanup_that_hangs(box: support.Sandbox) -> None:
+    script = slow(box, cleanup="time.sleep(1000)")
+    assert box.run(script, "start").returncode == 0
+    done = box.run(script, "stop", "--timeout", "0.7")
+    assert done.returncode == 0
+    assert "0.7 s after SIGTERM; its cleanup() had not come to its end\n" in done.stdout
+
+
+def test_a_restart_has_a_timeout_as_well(box: support.Sandbox) -> None:
+    script = slow(box, run=STUBBORN)
+    assert box.run(script, "start").returncode == 0
+    pid = box.pid()
+    begun = time.monotonic()
+    assert box.run(script, "restart", "--timeout", "0.2").returncode == 0
+    assert time.monotonic() - begun < 8
+    assert box.pid() != pid
+    assert box.run(script, "stop", "--timeout=0.1").returncode == 0
+    for wrong in ("-1", "nan", "x", "inf"):
+        assert box.run(script, "stop", f"--timeout={wrong}").returncode == 2
+
+
+def test_a_signal_that_ends_it_at_once(box: support.Sandbox) -> None:
+    script = slow(box, run="signal.signal(15, signal.SIG_DFL); time.sleep(1000)")
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: int(support.status(box.pid())["SigCgt"], 16) >> 14 & 1 == 0)
+    assert box.run(script, "stop").returncode == 0
+    end = json.loads(box.run(script, "status", "--json").stdout)["last_end"]
+    assert (end["how"], end["signal"]) == ("requested", "SIGTERM")
+
+
+def test_while_it_stops(box: support.Sandbox) -> None:
+    """`status` says so, and a start waits for the end."""
+    script = slow(box, cleanup="open('cleaning', 'w').close(); time.sleep(2)")
+    assert box.run(script, "start").returncode == 0
+    pid = box.pid()
+    stopping = box.popen(script, "stop")
+    support.until(lambda: (box.path / "cleaning").exists())
+    done = box.run(script, "status", "--json")
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "stopping")
+    assert f"running with pid {pid}, stopping" in box.run(script, "status").stdout
+    done = box.run(script, "start")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not support.alive(pid)
+    assert done.stdout == f"Slow: started, pid {box.pid()}\n"
+    assert stopping.wait(20) == 0
+    assert box.run(script, "stop").returncode == 0
+
+
+CHILD_PROGRAM = """
+    import signal, sys, time
+    def asked(*args):
+        print("asked", flush=True)
+        if sys.argv[1] == "good":
+            sys.exit()
+    signal.signal(15, asked)
+    print("there", flush=True)
+    while True:
+        time.sleep(1)
+"""
+CHILD = "subprocess.Popen([sys.executable, 'child.py', '{kind}'])"
+
+
+def test_children_are_stopped_with_it(box: support.Sandbox) -> None:
+    run = "; ".join(CHILD.format(kind=kind) for kind in ("good", "bad")) + "; self.sleep()"
+    box.script(CHILD_PROGRAM, "child.py")
+    script = slow(box, more="stop_children = True", run=run)
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: box.text("d.log").count("there") == 2)
+    children = box.processes() - {box.pid()}
+    assert len(children) == 2
+    assert "killed" not in box.run(script, "stop").stdout
+    assert not box.processes()
+    assert box.text("d.log").count("asked") == 2
+    assert not children & box.processes()
+
+
+def test_children_are_left_alone_by_default(box: support.Sandbox) -> None:
+    box.script(CHILD_PROGRAM, "child.py")
+    script = slow(box, run=CHILD.format(kind="good") + "; self.sleep()")
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: "there" in box.text("d.log"))
+    assert box.run(script, "stop").returncode == 0
+    assert len(box.processes()) == 1
+
+
+def test_children_of_a_daemon_that_ends_by_itself(box: support.Sandbox) -> None:
+    run = CHILD.format(kind="bad") + "; self.sleep(0.5)"
+    box.script(CHILD_PROGRAM, "child.py")
+    script = slow(box, more="stop_children = True", run=run)
+    assert box.run(script, "start").returncode == 0
+    box.settled()
+    assert "asked" in box.text("d.log")

@@ -1,0 +1,1 @@
+"""What tests share: real programs and what they need; no test is here."""
