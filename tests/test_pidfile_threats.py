@@ -269,7 +269,7 @@ def test_a_hostile_daemon_that_dies_and_lives_on_in_another_process(
         assert done.returncode == 1
         words = f"the daemon is dead, but its child (pid {friend.pid}) still holds its lock"
         assert words in done.stderr
-        with pytest.raises(AlreadyRunning, match="still holds its lock .*; end that process"):
+        with pytest.raises(AlreadyRunning, match=r"still holds its lock .*; end that process"):
             PidFile(path).acquire()
     assert verb(box, path, "restart").returncode == 0
     assert verb(box, path, "stop").returncode == 0
