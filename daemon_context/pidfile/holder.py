@@ -11,8 +11,8 @@ from .locks import (
     STARTING,
     daemon_of_another_library,
     locked,
-    open_for_reading,
     pid_in,
+    read_with,
     shown,
     who_holds,
 )
@@ -85,15 +85,10 @@ def look(path: str) -> Holder:
     :raises OSError: nobody can tell
     """
     try:
-        fd = open_for_reading(path + SUFFIX)
+        found = read_with(lambda fd: _holder(path, fd), path + SUFFIX)
     except PermissionError:
         return _shown_to_anyone(path)
-    if fd is None:
-        return Holder("free")
-    try:
-        return _holder(path, fd)
-    finally:
-        os.close(fd)
+    return found or Holder("free")
 
 
 def _holder(path: str, fd: int) -> Holder:
@@ -168,13 +163,7 @@ def pid_of(path: str) -> int | None:
 
     :raises OSError: it can't be read
     """
-    fd = open_for_reading(path)
-    if fd is None:
-        return None
-    try:
-        return pid_in(fd)
-    finally:
-        os.close(fd)
+    return read_with(pid_in, path)
 
 
 def let_go(path: str) -> int | None:
@@ -182,15 +171,9 @@ def let_go(path: str) -> int | None:
     closed what it did not open.
     """
     try:
-        fd = open_for_reading(path + SUFFIX)
+        record = read_with(Record.read, path + SUFFIX)
     except OSError:
         return None
-    if fd is None:
-        return None
-    try:
-        record = Record.read(fd)
-    finally:
-        os.close(fd)
     if record is None or not (record.is_of(path) and record.is_of_here and record.lives):
         return None
     return record.pid
@@ -220,12 +203,10 @@ def foreign(fd: int, users: set[int]) -> Holder | None:
 def foreign_at(path: str) -> Holder | None:
     """The same, of the pid file at the path, for who only looks."""
     try:
-        fd = open_for_reading(path)
+        return read_with(_foreign_in, path)
     except OSError:
         return None
-    if fd is None:
-        return None
-    try:
-        return older(fd) or foreign(fd, {0, os.geteuid(), os.fstat(fd).st_uid})
-    finally:
-        os.close(fd)
+
+
+def _foreign_in(fd: int) -> Holder | None:
+    return older(fd) or foreign(fd, {0, os.geteuid(), os.fstat(fd).st_uid})

@@ -14,11 +14,14 @@ import fcntl
 import os
 import stat
 
-from ..system import of_proc, stat_fields
+from ..system import SignalsHeld, of_proc, stat_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 FLOCK_SIZE = 32  # struct flock on 64-bit Linux
@@ -107,6 +110,21 @@ def open_for_reading(path: str) -> int | None:
         if not fit:
             os.close(fd)
     return fd if fit else None
+
+
+def read_with(use: Callable[[int], T], path: str) -> T | None:
+    """What `use` makes of the file's descriptor; None where there is no file that could be locked.
+
+    :raises OSError: nobody can tell
+    """
+    with SignalsHeld():
+        fd = open_for_reading(path)
+        if fd is None:
+            return None
+        try:
+            return use(fd)
+        finally:
+            os.close(fd)
 
 
 def pid_in(fd: int) -> int | None:

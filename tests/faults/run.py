@@ -183,6 +183,8 @@ class Run:
             self.watched[os.pidfd_open(pid)] = pid
         except ProcessLookupError:
             pass
+        except OSError:  # EINVAL, by now ENOENT: a thread, of a daemon that was asked to end
+            self.roles[pid] = "another"
 
     def _ended(self, pidfd: int) -> None:
         pid = self.watched.pop(pidfd)
