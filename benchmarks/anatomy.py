@@ -9,16 +9,13 @@ from .figures import Table
 
 LEARNT = """\
 - **Modules.** The package is imported in a fraction of a millisecond; what a start needs is
-  imported by the first `open()`. To be found and opened a module costs some 50 µs, whatever is in
-  it: all those of a start in one file, tried when they were eighteen as one file of code objects,
-  took 2.1 ms instead of 3.1, and in five files little more than half a millisecond less; so the
-  code keeps one file for each concern. The rest is loading code (1 ms) and running it for the first
-  time (as much); it grows with the code, and most of it is memory that is touched for the first
-  time. To import all with the package would make *detach* look better by as much as it makes
-  *import* look worse: no start would be faster.
-- **The garbage collector** ran four times among the imports of a start, and found nothing: 0.4 ms.
-  It waits until the start is over; the daemon's first run comes in its body.
-- **The code of a start** is 298 KB in 26 modules, without a pid file and with all else at its
+  imported when a context is constructed. To be found and opened a module costs some 50 µs, whatever
+  is in it: all those of a start in one file, tried when they were eighteen as one file of code
+  objects, took 2.1 ms instead of 3.1, and in five files little more than half a millisecond less;
+  so the code keeps one file for each concern. The rest is loading code (1 ms) and running it for
+  the first time (as much); it grows with the code, and most of it is memory that is touched for the
+  first time.
+- **The code of a start** is 320 KB in 28 modules, without a pid file and with all else at its
   defaults; the mark is 120 KB in 10. What is loaded only when it is asked for: the checks of
   options, the owners of descriptors, `launch()`'s handle, the words of errors. About two thirds of
   it run. The rest is what a daemon that fails tells and undoes, what the session leader does then
@@ -43,12 +40,12 @@ LEARNT = """\
   beyond these doubled it. So did a tuple for each: the garbage collector counts them, runs in the
   middle of it, and writes to whatever it looks at, which after a fork means that it is copied.
   python-daemon only closes, without knowing what.
-- **Locking.** By hand it is open, `flock`, write, unlink, close. A pid file of ours also has the
-  owner's lock, which names the live daemon from the kernel, a descriptor of its directory, and a
-  look before each use at whether the numbers are still its own.
-- **Racing starts** are forked by a program that has constructed its context already, so the
-  modules of a start, which one that loses needs as well, are imported by each of them. `lockfile`,
-  whose errors the refusals are, is not: it costs more than all else together.
+- **Locking.** By hand it is open, `flock`, write, unlink, close. A pid file of ours also has a
+  record beside it, which says who the daemon is, a lock on each of the two, and a look at whether
+  the numbers are still its own before they are closed.
+- **Racing starts** are forked by a program that has constructed its context already, so that
+  none of them imports what a start needs. `lockfile`, whose errors the refusals are, is imported by
+  none of them: it costs more than all else together.
   A third of what a refused start costs is the interpreter's own end, which looks at every object
   once more.
 - **Memory.** Most of the idle daemon is the interpreter, which all have. What we add is the code of
@@ -80,6 +77,9 @@ def _parts(tables: dict[str, Table]) -> Iterator[tuple[str, float]]:
     forks = median("back", WAITING)
     yield "the interpreter's own start and end", median("launch", INTERPRETER)
     yield "importing the package, constructing a context", median("import", OURS)
-    yield "modules that the first `open()` imports", median("back", OURS) - median("back", warm)
+    yield (
+        "modules that `open()` imports in the launcher",
+        median("back", OURS) - median("back", warm),
+    )
     yield "two forks and a wait, by hand", forks
     yield "options, checks, report, steps, the session leader's end", median("back", warm) - forks

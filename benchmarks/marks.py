@@ -62,26 +62,31 @@ def _marks(tables: Tables) -> Iterator[Mark]:
         measured = table.median(name) if table else None
         return Mark(what, f"≤ {limit:g} {unit}".strip(), measured, limit, unit)
 
-    yield ratio("import and construct", "import", PD, 0.3)
+    yield _faults(tables)
+    yield ratio("import and construct", "import", PD, 0.4)
     for quantity in ("launch", "ready"):
-        yield ratio(quantity, quantity, BARE, 1.25, WAITING)
-        yield ratio(quantity, quantity, PD, 0.6, WAITING)
-        yield ratio(f"{quantity}, pid file", f"{quantity}-pidfile", BARE, 1.25)
-        yield ratio(f"{quantity}, pid file", f"{quantity}-pidfile", PD, 0.6, BARE)
-        yield ratio(f"{quantity}, pid file and signal map", f"{quantity}-signals", PD, 0.7, BARE)
-    yield ratio("detach inside the process", "detach", INLINE, 1.25, WAITING)
-    yield ratio("detach inside the process", "detach", PD, 1.0, INLINE)
+        yield ratio(quantity, quantity, PD, 0.8, WAITING)
+        yield ratio(f"{quantity}, pid file", f"{quantity}-pidfile", PD, 0.8, BARE)
+        yield ratio(f"{quantity}, pid file and signal map", f"{quantity}-signals", PD, 0.95, BARE)
+    yield ratio("detach inside the process", "detach", PD, 1.5, INLINE)
     yield from _limits(tables)
-    yield ratio("10 000 descriptors, every second kept", "descriptors-detach", PD, 1.0, INLINE)
-    yield ratio("large heap: launcher back and body running", "heap-both", BARE, 1.15, WAITING)
-    yield ratio("unique set of the idle daemon", "memory-unique", PD, 0.8, BARE)
-    yield ratio("lock and unlock of a pid file", "lock", PD, 0.6, "flock by hand")
-    yield ratio("racing starts: settled", "race-time", PD, 0.3, BARE)
+    yield ratio("10 000 descriptors, every second kept", "descriptors-detach", PD, 1.5, INLINE)
+    yield ratio("large heap: launcher back and body running", "heap-both", WAITING, 1.25)
+    yield ratio("unique set of the idle daemon", "memory-unique", PD, 0.85, BARE)
+    yield ratio("lock and unlock of a pid file", "lock", PD, 1.0, "flock by hand")
+    yield ratio("racing starts: settled", "race-time", PD, 0.8, BARE)
     yield from _race(tables)
     yield figure("stop returns after the daemon's death", "stop", 1, "ms")
     sleeper = f"{OURS}: sleep()"
     yield figure("wake-ups in sleep() without a limit", "idle-switches", 0, "", sleeper)
     yield figure("CPU in sleep() without a limit", "idle-cpu", 0, "µs", sleeper)
+
+
+def _faults(tables: Tables) -> Mark:
+    table = tables.get("faults")
+    ours, bare = (table.median(name) if table else None for name in (OURS, BARE))
+    above = None if ours is None or bare is None else ours - bare
+    return Mark("page faults of a start, above the bare one's", "≤ 500", above, 500, "")
 
 
 def _limits(tables: Tables) -> Iterator[Mark]:

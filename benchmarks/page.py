@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from . import anatomy
+from .contenders import OURS, PEERS
 from .figures import Table
 from .plots import to_plots
 from .show import Run, cells
@@ -44,6 +45,12 @@ when the interpreter that they start is. The programs are in `benchmarks/program
 """
 
 
+#: The tables that the page begins with.
+SUMMARY = (
+    "import", "launch", "launch-pidfile", "ready", "ready-pidfile", "detach",
+    "descriptors-detach", "lock", "race-time", "memory-unique",
+)  # fmt: skip
+
 BY_HAND = """\
 *By hand* is what the limit reaches against the same reference, in the same run: written out, in
 one process after another, with none of the checks. A mark below it can't be met here."""
@@ -52,7 +59,8 @@ one process after another, with none of the checks. A mark below it can't be met
 def to_docs(run: Run, page: Path, directory: Path) -> None:
     """Write the page, and its plots beside it."""
     plots = to_plots(run, directory)
-    parts = [INTRODUCTION.format(command=run.command), _machine(run), _marks(run)]
+    title, text = INTRODUCTION.format(command=run.command).split("\n", 1)
+    parts = [title + "\n", _summary(run), text.lstrip("\n"), _machine(run), _marks(run)]
     parts.append(anatomy.to_markdown(run.tables))
     parts.append("## Plots\n")
     for title, path in plots:
@@ -61,6 +69,21 @@ def to_docs(run: Run, page: Path, directory: Path) -> None:
     for table in run.tables.values():
         parts.append(_markdown(table))
     page.write_text("\n".join(parts))
+
+
+def _summary(run: Run) -> str:
+    """What a user wants to know, in ten rows."""
+    names = (OURS, *PEERS)
+    lines = [f"| medians | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for key in SUMMARY:
+        if table := run.tables.get(key):
+            lines.append(f"| {table.title} | {' | '.join(_short(table, name) for name in names)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _short(table: Table, name: str) -> str:
+    median = table.median(name)
+    return "–" if median is None else f"{median:,.4g} {table.unit}"
 
 
 def _machine(run: Run) -> str:

@@ -106,13 +106,18 @@ FOREGROUND = {
 }
 
 
-@pytest.mark.parametrize("stderr", ["2>/dev/null", "2>errors", "2>&-"])
-@pytest.mark.parametrize("kind", FOREGROUND)
+@pytest.mark.parametrize(
+    ("kind", "stderr"),
+    [
+        (kind, stderr)
+        for kind in FOREGROUND
+        for stderr in ("2>/dev/null", "2>errors", "2>&-")
+        if (kind, stderr) != ("descriptor", "2>&-")  # there is no sys.stderr
+    ],
+)
 def test_in_the_foreground_as_well(
     devices: support.Sandbox, log: Log, kind: str, stderr: str
 ) -> None:
-    if stderr == "2>&-" and kind == "descriptor":
-        pytest.skip("there is no sys.stderr")
     script = devices.script(
         "import os, sys\nfrom pathlib import Path\nfrom daemon_context import DaemonContext\n"
         "def work():\n"
