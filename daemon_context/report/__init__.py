@@ -122,11 +122,13 @@ class Report:
         word the session leader can still tell how. Once it has said that it begins, the session
         leader is the one to tell the launcher.
         """
-        said = self.has_begun or self._say(self.outcome_w, READY, status)
-        if not (said and self._say(self.report_w, READY, status if self.has_begun else "")):
-            return False
-        self.let_go()
-        return True
+        if self.has_begun:
+            said = self._say(self.report_w, READY, status)
+        elif said := self._say(self.outcome_w, READY, status):
+            self._say(self.report_w, READY, "")  # also where nobody is there: it counts already
+        if said:
+            self.let_go()
+        return said
 
     def let_go(self) -> None:
         """Close the daemon's ends: nobody listens to it any more."""

@@ -221,3 +221,33 @@ def test_ready_after_the_launcher_is_gone_ends_the_daemon(box: support.Sandbox) 
     assert not (box.path / "went on").exists()
     said = "StartError('the start was cancelled before the daemon was ready')\n"
     assert box.text("said") == said
+
+
+def test_a_session_leader_that_is_killed_while_the_launcher_hears_ready_costs_nothing(
+    box: support.Sandbox,
+) -> None:
+    """The launcher's answer is what counts: either both know that it is ready, or neither."""
+    launcher = box.popen("""
+        import os
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="d.pid", detach_process=True, readiness="explicit",
+                           working_directory=".") as daemon:
+            os.mkfifo("go")
+            open("go").read()
+            daemon.ready()
+            open("went on", "w").close()
+            daemon.sleep()
+    """)
+    support.until((box.path / "go").exists)
+    daemon = box.pid()
+    leader = int(support.stat(daemon)[1])
+    os.kill(leader, signal.SIGSTOP)
+    os.kill(launcher.pid, signal.SIGSTOP)
+    os.kill(leader, signal.SIGKILL)
+    support.until(lambda: support.stat(leader)[0] in "ZX")
+    (box.path / "go").write_text("")
+    support.until((box.path / "went on").exists)
+    os.kill(launcher.pid, signal.SIGCONT)
+    launcher.communicate(timeout=support.DEADLINE)
+    assert launcher.returncode == 0
+    assert support.alive(daemon)

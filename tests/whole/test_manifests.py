@@ -1,4 +1,4 @@
-"""The unit, the manifest and the crontab of docs/supervisors.md, by who reads such files."""
+"""The unit, the manifest and the crontab of the docs, by who reads such files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from tests.helpers import support
 
-PAGE = (support.ROOT / "docs/howto/supervisors.md").read_text()
+HOWTO = support.ROOT / "docs" / "howto"
+PAGE = "".join((HOWTO / f"{name}.md").read_text() for name in ("supervisors", "containers"))
 
 
 def block(mark: str) -> str:
