@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import sys
+from time import sleep
 
 from ..errors import StartError
 from ..sequence.keeping import preserved
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
     from ..sequence.walk import Walk
 
 
+LOOK, LOOKS = 0.01, 20  # seconds, and how often, for a session leader that is ending
+
+
 class Report:
     """The pipes of one start, and the part that each process plays on them."""
 
@@ -61,7 +65,7 @@ class Report:
         self.walk = walk
         self.words = ""  # the daemon's own, when it became ready
         self.identity = ""  # of the daemon, in the launcher
-        self.daemon = 0
+        self.daemon = self.leader = 0
         self.control_r, self.control_w = open_pipe(walk.acquire)
         self.outcome_r, self.outcome_w = open_pipe(walk.acquire)
         self.report_r, self.report_w = open_pipe(walk.acquire)
@@ -93,7 +97,7 @@ class Report:
     def begin_daemon(self) -> None:
         """Keep the daemon's ends, and tell the launcher who this is before any step can fail."""
         self.walk.close(self.control_r, self.report_r, self.progress_r)
-        pid = os.getpid()
+        pid, self.leader = os.getpid(), os.getsid(0)
         send(self.outcome_w, HELLO, f"{pid} {identity_of(pid)}".encode())
 
     def progress(self, number: int) -> None:
@@ -125,10 +129,20 @@ class Report:
         if self.has_begun:
             said = self._say(self.report_w, READY, status)
         elif said := self._say(self.outcome_w, READY, status):
-            self._say(self.report_w, READY, "")  # also where nobody is there: it counts already
+            said = self._say(self.report_w, READY, "") or self._leader_is_gone()
         if said:
             self.let_go()
         return said
+
+    def _leader_is_gone(self) -> bool:
+        """Whether it was killed: it counts what the launcher has heard. Its pipes end a moment
+        before it does.
+        """
+        for _ in range(LOOKS):
+            if os.getppid() != self.leader:
+                return True
+            sleep(LOOK)
+        return False
 
     def let_go(self) -> None:
         """Close the daemon's ends: nobody listens to it any more."""

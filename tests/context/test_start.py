@@ -212,6 +212,7 @@ def test_in_the_foreground_the_class_leaves_what_was_not_chosen(
 
 def test_check_says_what_the_start_would_and_changes_nothing(box: support.Sandbox) -> None:
     done = box.run("""
+        import os
         from daemon_context import DEFAULT_STEPS, DaemonContext, DaemonError, Step
 
         class Read(Step):
@@ -224,7 +225,7 @@ def test_check_says_what_the_start_would_and_changes_nothing(box: support.Sandbo
         missing = False
         steps = DEFAULT_STEPS.insert_before("detach", Read())
         with DaemonContext(detach_process=True, steps=steps, record_trace=True,
-                           stdout="log") as daemon:
+                           stdout=os.path.abspath("log")) as daemon:
             daemon.request_stop()
             trace = daemon.trace
             daemon.check()
