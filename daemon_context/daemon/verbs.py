@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from . import Daemon
 
-GENERIC, NO_PERMISSION, NOT_CONFIGURED, NOT_RUNNING = 1, 4, 6, 7
+GENERIC, USAGE, NO_PERMISSION, NOT_CONFIGURED, NOT_RUNNING = 1, 2, 4, 6, 7
 LINE_LARGEST = 1 << 15
 STARTING, TICK = 30.0, 0.02  # seconds to wait for a start that is under way; between two looks
 INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
@@ -57,6 +57,10 @@ def _parsed(
 ) -> argparse.Namespace:
     try:
         return _parser(daemon, given).parse_args(argv)
+    except (OSError, AttributeError):
+        if sys.stderr is not None and sys.exc_info()[0] is AttributeError:
+            raise
+        sys.exit(USAGE)  # until CPython 3.11.3, where its words can't be written
     finally:  # what it has said of a wrong use
         _write(sys.stdout, "", end="")
         _write(sys.stderr, "", end="")

@@ -422,7 +422,7 @@ def test_a_handler_of_a_context_is_a_reload(
 ) -> None:
     program = box.popen(
         """
-        import signal, sys
+        import os, signal, sys
         from daemon_context import DaemonContext
         def reload(number, frame):
             daemon.tell("reading")
@@ -430,9 +430,11 @@ def test_a_handler_of_a_context_is_a_reload(
                 raise ValueError("bad")
         map = {signal.SIGHUP: reload, signal.SIGTERM: "terminate"}
         context = DaemonContext(**eval(sys.argv[1]), pidfile="d.pid", signal_map=map)
+        looping = os.path.abspath("looping")
         with context as daemon:
             while True:
                 try:
+                    open(looping, "w").close()
                     daemon.sleep()
                 except ValueError:
                     pass
@@ -442,6 +444,7 @@ def test_a_handler_of_a_context_is_a_reload(
     )
     manager.hear("READY=1")
     pid = box.pid()
+    support.until((box.path / "looping").exists)
     before = time.monotonic_ns() // 1000
     os.kill(pid, signal.SIGHUP)
     manager.hear("READY=1", 2)
