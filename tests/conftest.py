@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "needs(program): runs it where nobody sees that it is missing"
     )
     os.environ["no_proxy"] = "*"  # what the tests fetch is on this machine
+    os.environ.pop("PYTEST_ADDOPTS", None)  # those are ours, and not for what the tests run
     # Under nohup, and in the background of a script, they are ignored: by all that the tests start.
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
