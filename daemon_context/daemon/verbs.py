@@ -57,10 +57,12 @@ def _parsed(
 ) -> argparse.Namespace:
     try:
         return _parser(daemon, given).parse_args(argv)
-    except (OSError, AttributeError):
-        if sys.stderr is not None and sys.exc_info()[0] is AttributeError:
+    except OSError:  # of its own words, in some releases of 3.11
+        sys.exit(USAGE)
+    except AttributeError:
+        if sys.stderr is not None:
             raise
-        sys.exit(USAGE)  # until CPython 3.11.3, where its words can't be written
+        sys.exit(USAGE)
     finally:  # what it has said of a wrong use
         _write(sys.stdout, "", end="")
         _write(sys.stderr, "", end="")

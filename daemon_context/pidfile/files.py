@@ -10,7 +10,7 @@ from ..system import open_pidfd, poll
 from ..system.descriptors import lifted
 from .fitness import require_fit, require_fit_place
 from .holder import SUFFIX, Holder, foreign, older
-from .locks import OPEN_FLAGS, open_for_reading, share
+from .locks import OPEN_FLAGS, read_with, share
 
 LOCK_MODE = 0o600  # who may open it could lock it
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
@@ -58,20 +58,18 @@ def _is_fit(fd: int, path: str, daemon_uid: int) -> bool:
 def clear(path: str, daemon_uid: int) -> Holder | None:
     """Remove the pid file of a dead daemon; or who holds it, if anybody does."""
     require_fit_place(path, path, daemon_uid)
-    fd = open_for_reading(path)
-    if fd is None:
-        return None
-    try:
-        # Held until it is gone: a daemon of another library that comes now, refuses.
-        shared = share(fd)
-        holder = older(fd)
-        if not (shared or holder):
-            holder = foreign(fd, {0, os.geteuid(), os.getuid(), daemon_uid})
-        if holder is None:
-            os.unlink(path)
-        return holder
-    finally:
-        os.close(fd)
+    return read_with(lambda fd: _cleared(fd, path, daemon_uid), path)
+
+
+def _cleared(fd: int, path: str, daemon_uid: int) -> Holder | None:
+    # Held until it is gone: a daemon of another library that comes now, refuses.
+    shared = share(fd)
+    holder = older(fd)
+    if not (shared or holder):
+        holder = foreign(fd, {0, os.geteuid(), os.getuid(), daemon_uid})
+    if holder is None:
+        os.unlink(path)
+    return holder
 
 
 def is_named(path: str, found: os.stat_result) -> bool:
