@@ -15,6 +15,15 @@ from tests.helpers import support, tools
 from tests.helpers.pidfiles import Starter, public_directory
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_options() -> None:
+    """Those of this run aren't for the pytest that a test runs.
+
+    A fixture, as it runs where tests do: xdist's workers take the variable from their master.
+    """
+    os.environ.pop("PYTEST_ADDOPTS", None)
+
+
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[support.Sandbox]:
     """A sandbox for real programs; nothing of it survives the test."""
@@ -49,7 +58,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "needs(program): runs it where nobody sees that it is missing"
     )
     os.environ["no_proxy"] = "*"  # what the tests fetch is on this machine
-    os.environ.pop("PYTEST_ADDOPTS", None)  # those are ours, and not for what the tests run
     # Under nohup, and in the background of a script, they are ignored: by all that the tests start.
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
