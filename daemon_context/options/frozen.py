@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 
+from ..errors import OptionError
+from ..manager import Supervisor, may_be_tracked
 from ..system import signal
 from . import DEFAULTS, default_signal_map, is_default
-from .detachment import detachment
 from .place import require_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from ..manager import Supervisor
     from ..pidfile import PidFile
     from . import Given
 
@@ -122,7 +122,7 @@ def freeze(
         require_place()
     asked = _detach(given._detach_process)
     helper = goes_on and not serves
-    supervisor = detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
+    supervisor = _detachment(asked, always=always, serves=serves, helper=helper, forks=forks)
     if goes_on and not supervisor.detach:
         require_place()
     keep = asked is None and not supervisor.detach
@@ -174,6 +174,50 @@ def _detach(given: Any) -> bool | str | None:
     from .freezing import flag
 
     return given if isinstance(given, str) and given == "force" else flag("detach_process", given)
+
+
+def _detachment(
+    given: bool | str | None, *, always: bool, serves: bool, helper: bool, forks: bool
+) -> Supervisor:
+    """Whether to detach, and why.
+
+    :param given: None, a flag, or ``"force"``
+    :param always: for `spawn`, which does in any case
+    :param serves: whether the daemon is the program, though the launching process goes on
+    :param helper: whether it is one beside the program
+    :param forks: whether the sequence has the step for it
+    :raises OptionError: what is given can't be right here
+    """
+    if given is None and not always:
+        from ..manager.supervisor import detect
+
+        return detect()
+    if always and not forks:
+        raise OptionError(
+            "spawn() always detaches, and the sequence has no 'detach': leave that step in"
+        )
+    if (given or always) and forks and given != "force":
+        _require_untracked(serves=serves, helper=helper)
+    if always:
+        return Supervisor("not asked", True, "spawn always detaches")
+    return Supervisor("not asked", bool(given), f"detach_process={given} was given")
+
+
+def _require_untracked(*, serves: bool, helper: bool) -> None:
+    """Who is tracked by his pid, and detaches, has ended: refused before that goes unnoticed."""
+    if helper or not may_be_tracked():
+        return
+    from ..manager.contradictions import contradiction
+    from ..manager.facts import Facts
+
+    if not (reason := contradiction(Facts())):
+        return
+    if serves:
+        what, remedy = "cannot start", "use the verb run, or run_foreground(), in place of start"
+    else:
+        what = "detach_process=True was given"
+        remedy = "set detach_process=False, or None, which finds out what is right"
+    raise OptionError(f"{what}: {reason}; {remedy} ('force' as detach_process detaches regardless)")
 
 
 def _owner(given: Given) -> dict[str, Any]:

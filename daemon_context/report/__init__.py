@@ -29,23 +29,12 @@ from time import sleep
 
 from ..errors import StartError
 from ..sequence.keeping import preserved
-from ..system import SIGNALS, is_ending, poll, read, signal, write
+from ..system import poll, read, write
 from ..system.child import Child, identity_of
 from ..system.descriptors import is_still, open_numbers, open_pipe
-from .frames import (
-    BEGUN,
-    ERROR,
-    HELLO,
-    READY,
-    WORDS_LARGEST,
-    Frames,
-    as_json,
-    encoded,
-    exit_status,
-    send,
-)
-from .launcher import GRACE, LAST_WORDS, POLL_WITHOUT_PIDFD, Launcher
-from .settling import Settling
+from .frames import BEGUN, ERROR, HELLO, READY, WORDS_LARGEST, encoded, exit_status, send
+from .launcher import Launcher
+from .leader import Leader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +54,7 @@ class Report:
         self.walk = walk
         self.words = ""  # the daemon's own, when it became ready
         self.identity = ""  # of the daemon, in the launcher
-        self.daemon = self.leader = 0
+        self.leader = 0
         self.control_r, self.control_w = open_pipe(walk.acquire)
         self.outcome_r, self.outcome_w = open_pipe(walk.acquire)
         self.report_r, self.report_w = open_pipe(walk.acquire)
@@ -194,11 +183,8 @@ class Report:
         """Watch the daemon until it is ready or dead, tell the launcher, and end."""
         status = 1
         try:
-            self.daemon = pid
             self.walk.close(self.report_w, self.progress_w)
-            self.settling = Settling(self.walk.options.settle)
-            _forget_handlers()
-            status = self._lead(Child(pid))
+            status = Leader(self, pid).watch()
         except BaseException as error:
             # The launcher ends the daemon, which must not outlive the one that watches it.
             self.lead_failed(error)
@@ -211,79 +197,6 @@ class Report:
             send(self.outcome_w, ERROR, encoded(error, self.walk.number, self.walk.process))
         finally:
             os._exit(1)
-
-    def _lead(self, child: Child) -> int:
-        frames = Frames()
-        waiting = {self.control_r, self.report_r, *child.fds}
-        while True:
-            events = poll(waiting, self.settling.left if child.fds else POLL_WITHOUT_PIDFD)
-            if self.control_r in events:
-                return self._cancelled(child)
-            if self.report_r in events and not frames.read(self.report_r):
-                waiting.discard(self.report_r)
-                if not is_ending(child.pid):  # but runs another program: execve(2)
-                    self.settling.end()
-            self.settling.take(frames)
-            if frames.decided:
-                return self._relay(child, frames)
-            if child.ended():
-                return self._died(child, frames)
-            if self.settling.is_over() and self.take_turn():
-                return self._say_ready(child, self.settling.words)
-
-    def _relay(self, child: Child, frames: Frames) -> int:
-        kind, payload = frames.first()
-        if kind == READY:
-            return self._say_ready(child, payload) if self.settling.begun else 0
-        # A hostile daemon may go on writing for ever; ours has said all, and ends by itself.
-        self.permitted(child.wait_or_kill, 0 if frames.hostile else LAST_WORDS)
-        return self._tell(kind, payload)
-
-    def _say_ready(self, child: Child, words: bytes) -> int:
-        return 0 if send(self.outcome_w, READY, words) else self._abandoned(child)
-
-    def _died(self, child: Child, frames: Frames) -> int:
-        # What it said in its last moment comes first: it may have ended after its report.
-        frames.drain(self.report_r)
-        if self.settling.take(frames):
-            frames.drain(self.report_r)
-        if frames.complete:
-            return self._relay(child, frames)
-        if self.settling.begun and child.status == 0:
-            return self._say_ready(child, self.settling.words)
-        died = {"died": child.status, "step": self._step_in_work()}
-        return self._tell(ERROR, as_json(died).encode())
-
-    def _step_in_work(self) -> int:
-        """The number of the step that killed the daemon; 0: the body, or not known."""
-        os.set_blocking(self.progress_r, False)
-        try:
-            number = read(self.progress_r, 4096)[-1:]
-        except OSError:
-            return 0
-        return number[0] if number and number[0] <= len(self.walk.steps) else 0
-
-    def _tell(self, kind: bytes, payload: bytes) -> int:
-        return self._clean_up(send(self.outcome_w, kind, payload))
-
-    def _cancelled(self, child: Child) -> int:
-        asked = read(self.control_r, 1)
-        self.permitted(child.end, GRACE)
-        return self._clean_up(bool(asked))
-
-    def _abandoned(self, child: Child) -> int:
-        self.permitted(child.end, GRACE)
-        return self._clean_up(False)
-
-    def _clean_up(self, launcher_lives: bool) -> int:
-        """End what the daemon has left, which a launcher that ignores SIGCHLD can't do; of one that
-        is gone undo what it had done.
-        """
-        if not launcher_lives:
-            self.walk.roll_back("launcher")
-        # Our own session's group: this process is one of it.
-        self.permitted(os.killpg, 0, signal.SIGKILL)
-        return 1
 
     # --- in both who may have to end the daemon
 
@@ -334,15 +247,6 @@ def _may_kill() -> bool:
     from ..system.capabilities import CAP_KILL, has_capability  # loaded with a uid or a gid
 
     return has_capability(CAP_KILL)
-
-
-def _forget_handlers() -> None:
-    """The program's Python handlers are not meant for the session leader."""
-    for number, handler in zip(SIGNALS, map(signal.getsignal, SIGNALS), strict=True):
-        if callable(handler):
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def flush_standard_streams() -> None:
