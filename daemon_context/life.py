@@ -177,6 +177,14 @@ class Life(Given):
 
         return () if self._walk is None else closed(self._walk)
 
+    @property
+    def closed(self) -> tuple[Closed, ...]:
+        """Old name of `closed_descriptors`: of a file, ``closed`` says whether it is closed."""
+        from .errors import warn
+
+        warn("closed is closed_descriptors by now", DeprecationWarning)
+        return self.closed_descriptors
+
     # --- its end
 
     def terminate(self, signal_number: int, stack_frame: FrameType | None) -> None:
