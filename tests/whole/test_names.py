@@ -100,6 +100,17 @@ def test_the_repr_of_an_open_context(box: support.Sandbox) -> None:
     ], done
 
 
+# --- the old name
+
+
+def test_closed_is_closed_descriptors_by_now() -> None:
+    context = DaemonContext()
+    assert context.closed_descriptors == ()
+    with pytest.warns(DeprecationWarning, match="closed_descriptors") as caught:
+        assert context.closed == ()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 # --- explain
 
 

@@ -171,13 +171,13 @@ WARNED = """
 @pytest.mark.parametrize(
     "call",
     ["D('d.pid').start()", "D('d.pid').main(['start'])", "context.spawn(print)",
-     "context.open()", "context.check()"],
+     "context.open()", "context.check()", "context.closed"],
 )  # fmt: skip
 def test_warnings_point_at_the_users_line(box: support.Sandbox, call: str) -> None:
     script = box.script(WARNED.format(call=call))
     done = box.run(script, prefix=["env", "PYTHONWARNINGS=always"])
     line = 1 + next(n for n, text in enumerate(script.read_text().splitlines()) if "# here" in text)
-    found = re.search(r"^(.*):(\d+): RuntimeWarning", done.stderr, re.M)
+    found = re.search(r"^(.*):(\d+): (Runtime|Deprecation)Warning", done.stderr, re.M)
     assert found, done
     assert (found[1], int(found[2])) == (str(script), line)
 
