@@ -2,9 +2,9 @@
 calls once it is the daemon is in `daemon_context.life`.
 
 Importing this costs next to nothing in the programs, and there are many, that seldom become a
-daemon. *Constructing* a context loads all that its start will run: from the first line of `launch`
-on the session leader and the daemon import nothing, as they may be in a chroot, another user, out
-of descriptors, or under a package that is being upgraded.
+daemon. *Constructing* a context loads all that its start will run: once `launch` has begun, neither
+the session leader nor the daemon imports anything, as they may be in a chroot, another user, out of
+descriptors, or under a package that is being upgraded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The last end of a daemon: when, how and why it ended, as its status file remembers it.
 
-Told by the daemon itself; of one that was killed by who has stopped it. What nobody could tell is
-``vanished``.
+Told by the daemon itself, or, of one that was killed, by who has stopped it. What nobody could tell
+is ``vanished``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The verbs of a script: start, stop, restart, reload, status, run; with the LSB's exit statuses.
+"""The verbs of a script, start, stop, restart, reload, status, run: what they do and what they print;
+with the LSB's exit statuses.
 
 Linux Standard Base Core, 20.2 "Init Script Actions".
 """

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..loop import Stop
 
 
+FIRST_SOCKET, MOST_SOCKETS = 3, 1 << 16  # SD_LISTEN_FDS_START; and no program has more open
+
+
 class Supervisor:
     """Who started us: ``name``, whether to ``detach``, and the ``reason`` in words."""
 
@@ -69,6 +72,19 @@ class Manager:
 
     def end(self) -> None:
         """It ends, and nothing comes any more."""
+
+
+def handed_over(*pids: int) -> range:
+    """The numbers of the sockets that a manager has handed over to one of these processes, as it
+    claims (sd_listen_fds(3)).
+    """
+    if os.environ.get("LISTEN_PID", "") not in [*map(str, pids)]:
+        return range(0)
+    try:
+        count = int(os.environ["LISTEN_FDS"])
+    except (KeyError, ValueError):
+        return range(0)
+    return range(FIRST_SOCKET, FIRST_SOCKET + max(0, min(count, MOST_SOCKETS)))
 
 
 def may_be_tracked() -> bool:

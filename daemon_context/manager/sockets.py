@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 
-FIRST = 3
+from . import handed_over
 
 _taken: list[tuple[str, socket.socket]] = []
 
@@ -17,22 +17,17 @@ def listen_fds() -> list[tuple[str, socket.socket]]:
     Before `open` or after it, which keeps them; from now on close-on-exec. What was handed over
     and is no socket, such as a FIFO, is left out. Each call returns the same socket objects.
     """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    if not _taken:
-        _taken.extend(_handed_over())
-    return list(_taken)
+    numbers = handed_over(os.getpid())
+    if numbers and not _taken:
+        _taken.extend(_sockets_of(numbers))
+    return list(_taken) if numbers else []
 
 
-def _handed_over() -> list[tuple[str, socket.socket]]:
-    try:
-        count = int(os.environ.get("LISTEN_FDS", ""))
-    except ValueError:
-        return []
+def _sockets_of(numbers: range) -> list[tuple[str, socket.socket]]:
     given = os.environ.get("LISTEN_FDNAMES", "")
-    names = dict(enumerate(given.split(":") if given else (), FIRST))
+    names = dict(zip(numbers, given.split(":") if given else (), strict=False))
     found = []
-    for fd in range(FIRST, FIRST + count):
+    for fd in numbers:
         try:
             os.set_inheritable(fd, False)
             if stat.S_ISSOCK(os.fstat(fd).st_mode):

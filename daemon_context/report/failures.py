@@ -1,7 +1,8 @@
 """What another process tells of an error, in words: an exception with a traceback.
 
 In the launcher, and in the verbs that ask a daemon: they have the files of the program, and may
-import what this needs. What they are told may come from a hostile daemon.
+import what this needs. The traceback becomes a note on the error, printed by whoever shows that.
+What they are told may come from a hostile daemon.
 """
 
 from __future__ import annotations

@@ -8,15 +8,15 @@ import stat
 import sys
 
 from ..errors import text_of
+from ..manager import handed_over
 from ..system import restore_wakeup, signal
-from ..system.descriptors import KINDS, UNKNOWN, table_size
+from ..system.descriptors import KINDS, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..options.frozen import Options
     from .walk import Walk
 
-MANY = 1 << 16
 NOTE = "closed when the process became a daemon"
 # Of SQLite, whose files got EBADF; and of `select` and others, for a closed object's number -1.
 WORDS = ("disk I/O error", "negative integer")
@@ -85,7 +85,14 @@ def asked(options: Options, launcher: int) -> set[int]:
     """What stays open by the options, and for what the program has loaded; but for logs that are
     not those of `logging`, which are looked for in the heap (`Owners.logs`).
     """
-    kept = {0, 1, 2, *options.files_preserve, *_activated(launcher), *_resource_tracker()}
+    kept = {
+        0,
+        1,
+        2,
+        *options.files_preserve,
+        *handed_over(launcher, os.getpid()),
+        *_resource_tracker(),
+    }
     kept.update(target.fd for target in options.streams if target.fd > 2)
     if options.preserve_logging:
         kept.update(_logging())
@@ -131,17 +138,6 @@ def _of_others_open(walk: Walk) -> set[int]:
         if other.is_here:
             found.update(other.descriptors, other.loop.fds)
     return found
-
-
-def _activated(launcher: int) -> range:
-    """The sockets that a supervisor has handed over (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") not in (str(launcher), str(os.getpid())):
-        return range(0)
-    try:
-        count = int(os.environ["LISTEN_FDS"])
-    except (KeyError, ValueError):
-        return range(0)
-    return range(3, min(3 + count, table_size() or MANY))  # a number, but not to be believed
 
 
 def _logging() -> set[int]:

@@ -58,7 +58,9 @@ class Step:
         raise NotImplementedError(f"{type(self).__name__} has no apply(walk) method")
 
     def undo(self, walk: Walk, memory: Any) -> None:
-        """Restore what `apply` changed, in the process that applied it."""
+        """Restore what `apply` changed: in the process that applied it, or, of a launcher that was
+        killed, in the session leader.
+        """
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())

@@ -7,7 +7,7 @@ import os
 from ..errors import OptionError
 from ..report import flush_standard_streams
 from ..sequence.step import Step
-from ..system import SIGNALS, block_signals, signal
+from ..system import SIGNALS, block_signals, fork, reinit_loop, signal, waitpid
 from ..system.descriptors import close_unseen
 from .detach import consider_threads, hand_over
 
@@ -67,8 +67,9 @@ class ReapChildren(Step):
         mask = block_signals()
         hand_over(walk, True)
         try:
-            if daemon := os.fork():
+            if daemon := fork():
                 _reap(daemon)
+            reinit_loop()
             _own_pidfile(walk)
         finally:
             hand_over(walk, False)
@@ -105,7 +106,7 @@ def _reap(daemon: int) -> NoReturn:
 def _ended(daemon: int) -> int | None:
     """Reap whoever has ended; the daemon's wait status, if it is among them."""
     while True:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status = waitpid(-1, os.WNOHANG)
         if pid in (0, daemon):
             return status if pid else None
 

@@ -263,9 +263,8 @@ def test_without_fork_it_can_be_imported_and_says_so(box: support.Sandbox) -> No
 def test_only_two_steps_fork() -> None:
     """Whoever forks decides which process goes on, and what it holds."""
     package = support.ROOT / "daemon_context"
-    assert {path.name for path in package.rglob("*.py") if _forks(path)} == {
-        "detach.py", "reaping.py",
-    }  # fmt: skip
+    forking = {str(path.relative_to(package)) for path in package.rglob("*.py") if _forks(path)}
+    assert forking == {"steps/detach.py", "steps/reaping.py"}
 
 
 def _forks(path: Path) -> bool:
