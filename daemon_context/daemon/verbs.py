@@ -1,5 +1,5 @@
-"""The verbs of a script, start, stop, restart, reload, status, run: what they do and what they print;
-with the LSB's exit statuses.
+"""The verbs of a script: start, stop, restart, reload, status, run; what they print, and their exit
+statuses, which are the LSB's.
 
 Linux Standard Base Core, 20.2 "Init Script Actions".
 """
