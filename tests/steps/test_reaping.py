@@ -63,6 +63,26 @@ def test_orphans_are_reaped_and_children_keep_their_statuses(box: support.Sandbo
     assert not (box.path / "d.pid").exists()
 
 
+def test_beside_gevent_which_replaces_fork_and_wait(box: support.Sandbox) -> None:
+    pytest.importorskip("gevent")
+    done = box.run(
+        "    from gevent import monkey; monkey.patch_all()"
+        + HEAD
+        + """
+    with DaemonContext(steps=steps, umask=0o022) as daemon:
+        subprocess.run(["sh", "-c", "sh -c 'echo >> $PLACE/o' &"])
+        wait(lambda: os.path.exists(os.environ["PLACE"] + "/o"))
+        assert subprocess.run(["sh", "-c", "exit 7"]).returncode == 7
+        wait(lambda: zombies() == [])
+        print(os.getppid())
+        sys.exit(5)
+    """,
+        prefix=NEW_PIDS,
+        env={"PLACE": str(box.path)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (5, "1\n", "")
+
+
 def test_without_the_step_they_stay_and_a_remark_says_so(box: support.Sandbox) -> None:
     done = box.run(
         HEAD
