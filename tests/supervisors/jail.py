@@ -146,11 +146,11 @@ def below(pid: int) -> Iterable[int]:
     """All processes below this one, nearest first."""
     found = [pid]
     for one in found:
-        try:
-            text = Path(f"/proc/{one}/task/{one}/children").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found += map(int, text.split())
+        for children in Path(f"/proc/{one}/task").glob("*/children"):  # of each of its threads
+            try:
+                found += map(int, children.read_text().split())
+            except (FileNotFoundError, ProcessLookupError):
+                continue
     return found[1:]
 
 

@@ -16,7 +16,7 @@ from .units import ended, unit
 REMEDIES = {"class": "run", "context": "detach_process"}
 
 
-@pytest.mark.parametrize("kind", ["simple", "exec", "notify"])
+@pytest.mark.parametrize("kind", ["simple", "exec", "notify", "idle"])
 @pytest.mark.parametrize("what", REMEDIES)
 def test_detaching_where_systemd_tracks_the_process_is_refused(
     machine: Machine, kind: str, what: str

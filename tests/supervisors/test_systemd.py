@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers import support
 
+from .conftest import which
 from .machine import Machine
 from .subject import Subject
 from .units import HANGUP, ended, started, unit, version
@@ -19,6 +20,7 @@ from .units import HANGUP, ended, started, unit, version
 KINDS = {
     "simple": ("simple", HANGUP, False),
     "exec": ("exec", HANGUP, False),
+    "idle": ("idle", HANGUP, False),
     "notify": ("notify", HANGUP, False),
     "forking-pidfile": ("forking", f"PIDFile={{place}}/d.pid\n{HANGUP}", True),
     "forking": ("forking", HANGUP, True),
@@ -195,13 +197,26 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("kind", ["simple", "forking"])
+# These wait for whatever they have started, so that no unit of Type=forking can have them.
+WAITING = {
+    "sudo": "{sudo} -E {}",
+    "strace": "{strace} -f -o /dev/null {}",
+    "uv run": "{uv} run --offline --no-project --no-config -- {}",
+}
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "kind"),
+    [*((name, kind) for name in WRAPPERS for kind in ("simple", "forking")),
+     *((name, "simple") for name in WAITING)],
+)  # fmt: skip
 def test_wrappers_are_seen_through(machine: Machine, wrapper: str, kind: str) -> None:
+    paths = {wrapper.split()[0]: which(wrapper.split()[0])} if wrapper in WAITING else {}
     name = re.sub(r"\W+", "-", f"{wrapper} {kind}")
     subject = Subject(machine, name)
     subject.outside.chmod(0o777)
-    command = WRAPPERS[wrapper].format(subject.line(), name=name).replace("$", "$$")
+    line = {**WRAPPERS, **WAITING}[wrapper].format(subject.line(), name=name, **paths)
+    command = line.replace("$", "$$")
     machine.install(f"{name}.service", unit(subject, kind, command=command))
     machine.ctl("start", name)
     found = subject.found()
