@@ -16,7 +16,7 @@ from .units import ended, unit
 REMEDIES = {"class": "run", "context": "detach_process"}
 
 
-@pytest.mark.parametrize("kind", ["simple", "exec", "notify", "idle"])
+@pytest.mark.parametrize("kind", ["simple", "exec", "notify", "idle", "dbus"])
 @pytest.mark.parametrize("what", REMEDIES)
 def test_detaching_where_systemd_tracks_the_process_is_refused(
     machine: Machine, kind: str, what: str
@@ -24,7 +24,8 @@ def test_detaching_where_systemd_tracks_the_process_is_refused(
     name = f"wrong-{what}-{kind}"
     subject = Subject(machine, name, **({} if what == "class" else {"detach_process": True}))
     command = subject.line(*["start"] if what == "class" else [])
-    machine.install(f"{name}.service", unit(subject, kind, command=command))
+    lines = [f"BusName=org.example.{what}"] if kind == "dbus" else []
+    machine.install(f"{name}.service", unit(subject, kind, *lines, command=command))
     machine.ctl("start", name, check=False)
     support.until(lambda: ended(machine, name)["ActiveState"] == "failed", what=f"{name} fails")
     state = ended(machine, name)
