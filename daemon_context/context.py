@@ -140,7 +140,7 @@ class DaemonContext(Life):
         :returns: in the launching process the daemon's handle, once it is ready; in the daemon
             None, and in a process that does not detach, which is the daemon itself
         :raises DaemonError: in the launching process, whatever failed in any of the three
-            processes; nothing of the start is left
+            processes; nothing that the stock steps did is left
         """
         from .embedding import handle_of
 

@@ -121,7 +121,7 @@ class Daemon(Serving):
 
         :raises AlreadyRunning: it runs already; its ``handle`` is the running daemon's
         :raises SetupExit: `setup` has called ``sys.exit`` with a text, which is the error's
-        :raises DaemonError: whatever went wrong; nothing of the start is left
+        :raises DaemonError: whatever went wrong; nothing that its stock steps did is left
         """
         self._require_outside()
         require_work(self)

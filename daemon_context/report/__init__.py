@@ -230,7 +230,7 @@ class Report:
     def wait(self, leader: int, timeout: float | None, mask: Any) -> int:
         """Wait for the outcome, and until the session leader is reaped. Returns the daemon's pid.
 
-        :raises DaemonError: what went wrong; nothing of the start is left
+        :raises DaemonError: what went wrong; nothing that the stock steps did is left
         """
         launcher = Launcher(self, Child(leader), mask)
         try:
