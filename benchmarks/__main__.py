@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             outcomes[name] = ALL[name](bench)
             print(f"{name}: {time.monotonic() - at:.1f} s", file=sys.stderr)
     left = bench.left_behind()
+    if not environment.has_ours():
+        sys.exit(f"{environment.directory} was another checkout's meanwhile: nothing is told")
     command = shlex.join(["python", "-m", "benchmarks", *again(options)])
     seconds = time.monotonic() - began
     run = show.Run(command, machine, rounds, seconds, bench.remarks, outcomes)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,7 @@ class Environment:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.directory = directory = directory.absolute()  # contenders run elsewhere
         self.python = directory / "bin" / "python"
         self.tools: dict[str, str] = {}
         self.missing: list[str] = []
@@ -60,10 +61,9 @@ class Environment:
         self.peers = PEERS if peers else ()
         if not self._is_prepared():
             self._make()
-        link = self._site_packages() / "daemon_context"
-        if not link.is_symlink() or link.resolve() != ROOT / "daemon_context":
-            link.unlink(missing_ok=True)
-            link.symlink_to(ROOT / "daemon_context")
+        if not self.has_ours():
+            self._link().unlink(missing_ok=True)
+            self._link().symlink_to(ROOT / "daemon_context")
         self._compile_modules()
         self.limit = self._compile("limit.c", "limit")
         self.nofile = self._compile("nofile.c", "nofile.so", "-shared", "-fPIC")
@@ -88,6 +88,19 @@ class Environment:
             "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
             "peers": ", ".join(self.peers),
         }
+
+    def has_ours(self) -> bool:
+        """Whether the library that contenders find is this one: the environment may be shared by
+        several checkouts, and the last one to prepare it is linked.
+        """
+        return self._link().is_symlink() and self._link().resolve() == ROOT / "daemon_context"
+
+    def _link(self) -> Path:
+        return self._site_packages() / "daemon_context"
+
+    def sources(self) -> tuple[Path, ...]:
+        """Where the sources of modules are that contenders load."""
+        return (self._site_packages(), Path(sysconfig.get_path("stdlib")))
 
     def _site_packages(self) -> Path:
         return next((self.directory / "lib").glob("python3.*/site-packages"))
