@@ -107,8 +107,9 @@ class Bench:
         """Start a daemon, stop it, and see that all is gone; milliseconds and more.
 
         ``launch``: spawn to launcher reaped. ``ready``: spawn to the body's first instruction.
-        ``detach``: from the line before the detach to the body. ``back``: from that line to the
-        launcher reaped. ``cpu``: of the launcher and what it has waited for.
+        ``inside``: from the program's first line, before the import, to the body. ``detach``: from
+        the line before the detach to the body. ``back``: from that line to the launcher reaped.
+        ``cpu``: of the launcher and what it has waited for.
         """
         if contender.name == INTERPRETER:  # no daemon: it ends by itself
             scene = replace(scene, then="exit")

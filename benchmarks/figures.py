@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,3 +85,36 @@ class Outcome:
 def those(found: Found, wanted: Callable[..., bool], part: int = 0) -> Found:
     """Of figures whose keys are tuples those that are wanted, by one part of the key."""
     return {key[part]: figures for key, figures in found.items() if wanted(*key)}
+
+
+def number(value: float) -> str:
+    """As tables show it."""
+    if value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}".replace(",", " ")
+
+
+def filled(text: str, tables: dict[str, Table]) -> str:
+    """The text with each ``{table/row}`` replaced by its median and unit; a second row, after a
+    ``−``, is taken away. A dash stands for what was not measured.
+    """
+
+    def median(match: re.Match[str]) -> str:
+        key, _, names = match[1].partition("/")
+        table = tables.get(key)
+        medians = [table.median(name) if table else None for name in names.split(" − ")]
+        known = [value for value in medians if value is not None]
+        if table is None or len(known) < len(medians):
+            return "–"
+        value = known[0] - sum(known[1:])
+        return f"{number(value)} {table.unit}".strip()
+
+    return re.sub(r"\{([^{}]+)\}", median, text)
+
+
+def bullet(text: str, tables: dict[str, Table]) -> str:
+    """The text, filled, as an item of a list in Markdown."""
+    return textwrap.fill(
+        filled(text, tables), 100, initial_indent="- ", subsequent_indent="  ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip

@@ -171,6 +171,12 @@ def end_all() -> None:
             return
 
 
+def wait_for_all() -> None:
+    """Return when every descendant has ended by itself."""
+    while children():
+        os.waitpid(-1, 0)
+
+
 def reaped(pid: int) -> int:
     """Wait for a child; its exit status, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

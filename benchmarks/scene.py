@@ -26,6 +26,7 @@ class Scene:
     preload: str = ""
     nofile: int = 0
     race: int = 0
+    race_from: str = ""
     setups: tuple[Setup, ...] = ()
     prefix: tuple[str, ...] = ()
 
@@ -40,6 +41,7 @@ class Scene:
             "PRELOAD": self.preload,
             "NOFILE": self.nofile,
             "RACE": self.race,
+            "RACE_FROM": self.race_from,
         }
         return {f"BENCH_{name}": str(value) for name, value in values.items() if value}
 
@@ -110,12 +112,13 @@ def start(place: Place, contender: Contender, scene: Scene) -> Sample:
     _, status, usage = os.wait4(launcher, 0)
     reaped = limb.now()
     place.require(os.waitstatus_to_exitcode(status))
-    pid, opening, running = place.numbers()
+    pid, begun, opening, running = place.numbers()
     if pid == launcher and contender.name != INTERPRETER:
         raise Failed("it did not detach")
     sample = {
         "launch": (reaped - spawned) / 1e6,
         "ready": (running - spawned) / 1e6,
+        "inside": (running - begun) / 1e6,
         "detach": (running - opening) / 1e6,
         "back": (reaped - opening) / 1e6,
         "both": (max(reaped, running) - opening) / 1e6,

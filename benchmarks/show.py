@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .contenders import OURS
-from .figures import Figures, Outcome, Plot, Table
+from .figures import Figures, Outcome, Plot, Table, number
 from .marks import Mark, marks
 
 
@@ -52,8 +52,8 @@ def to_terminal(run: Run, *, whole: bool) -> None:
     for table in run.tables.values():
         grid = Grid(title=table.title, caption=table.note or None, title_justify="left")
         header, rows = cells(table)
-        for number, name in enumerate(header):
-            grid.add_column(name, justify="right" if number else "left", no_wrap=not number)
+        for column, name in enumerate(header):
+            grid.add_column(name, justify="right" if column else "left", no_wrap=not column)
         for row in rows:
             grid.add_row(*row, style="bold" if row[0].startswith(OURS) else None)
         console.print(grid)
@@ -86,22 +86,16 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
 def _median(figures: Figures) -> str:
     if figures.note and not figures.values:
         return figures.note if len(figures.note) < 30 else "failed"
-    return "–" if figures.median is None else _number(figures.median)
+    return "–" if figures.median is None else number(figures.median)
 
 
 def _spread(figures: Figures) -> str:
     quartiles = figures.quartiles
-    return "" if quartiles is None else f"{_number(quartiles[0])} – {_number(quartiles[1])}"
+    return "" if quartiles is None else f"{number(quartiles[0])} – {number(quartiles[1])}"
 
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _number(value: float) -> str:
-    if value == int(value) and abs(value) < 1e6:
-        return str(int(value))
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}".replace(",", " ")
 
 
 def to_json(run: Run, path: Path) -> None:

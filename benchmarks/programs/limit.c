@@ -57,7 +57,7 @@ int main(int argc, char **argv) {
     int fd = pidfile ? take(pidfile) : -1;
     if (daemon(0, 0)) return 1;
     if (fd >= 0) name(fd);
-    snprintf(line, sizeof line, "%d %lld %lld", getpid(), opening, now());
+    snprintf(line, sizeof line, "%d %lld %lld %lld", getpid(), opening, opening, now());
     tell(line);
     if (then && *then == 'e') return 0;
     for (;;) pause();

@@ -5,6 +5,7 @@ import stage
 stage.begin()
 from daemon_context import DaemonContext  # noqa: E402
 
+stage.imported()
 options = {}
 if stage.pidfile:
     options["pidfile"] = stage.pidfile

@@ -5,10 +5,11 @@ import stage
 stage.begin()
 from daemon import DaemonContext  # noqa: E402
 
-options = {}
 if stage.pidfile:
     from daemon.pidfile import TimeoutPIDLockFile
-
+stage.imported()
+options = {}
+if stage.pidfile:
     options["pidfile"] = TimeoutPIDLockFile(stage.pidfile, acquire_timeout=0)
 if stage.signals:
     options["signal_map"] = stage.signal_map()

@@ -13,8 +13,8 @@ _get = os.environ.get
 pidfile = _get("BENCH_PIDFILE")
 signals = bool(_get("BENCH_SIGNALS"))
 kept = []  # descriptors that stay open
-_begun = _opening = 0
-_before = (0, 0, 0)
+_begun = _imported = _opening = 0
+_before = (0, 0, 0, 0)
 
 
 def begin():
@@ -28,23 +28,38 @@ def begin():
         _fill_heap(*map(int, _get("BENCH_HEAP").split(",")))
     if _get("BENCH_STAGE") == "import":
         modules, memory = len(sys.modules), _unique()
-        _before = (time.process_time_ns(), modules, memory)  # of the looking itself no CPU
+        # Last what the looking itself would change.
+        _before = (modules, memory, _faults(), time.process_time_ns())
+    if _get("BENCH_STAGE") == "calls":
+        _log_calls()
     _begun = time.monotonic_ns()
+
+
+def imported():
+    """Imported; what comes next constructs."""
+    global _imported
+    _imported = time.monotonic_ns()
+    if _get("BENCH_RACE_FROM") == "imported":
+        _race(int(_get("BENCH_RACE")))
 
 
 def before_open():
     """Imported and constructed; the next line detaches."""
     global _opening
-    if _get("BENCH_RACE"):
+    if _get("BENCH_RACE_FROM") == "constructed":
         _race(int(_get("BENCH_RACE")))
     _opening = time.monotonic_ns()
     if _get("BENCH_STAGE") == "import":
-        cpu, modules, memory = _before
+        now = time.process_time_ns()
+        modules, memory, faults, cpu = _before
+        faults = _faults() - faults
         _tell(
+            _imported - _begun,
             _opening - _begun,
-            time.process_time_ns() - cpu,
+            now - cpu,
             len(sys.modules) - modules,
             _unique() - memory,
+            faults,
         )
         os._exit(0)
 
@@ -52,10 +67,11 @@ def before_open():
 def running(idle=None):
     """The first line of the body; then the daemon is idle until it is stopped."""
     now = time.monotonic_ns()
+    sys.setprofile(None)
     if _get("BENCH_STAGE") == "modules":
         _tell(os.getpid(), *(name for name in sys.modules if name.isprintable()))
     else:
-        _tell(os.getpid(), _opening or now, now)
+        _tell(os.getpid(), _begun or now, _opening or now, now)
     then = _get("BENCH_THEN")
     if then == "exit":
         os._exit(0)
@@ -110,6 +126,28 @@ def _race(count):
     os._exit(0)
 
 
+def _log_calls():
+    """Of each code that runs from here on, whichever process runs it, the first call in each.
+
+    By path, not by a descriptor: that would have to be preserved, which is not a plain start.
+    """
+    path, seen = os.environ["BENCH_FIFO"] + ".calls", set()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
+    def log(frame, event, argument):
+        code = frame.f_code
+        called = (os.getpid(), code)
+        if event != "call" or called in seen:
+            return
+        seen.add(called)
+        words = called[0], frame.f_globals.get("__name__"), code.co_firstlineno, code.co_qualname
+        fd = os.open(path, flags, 0o600)
+        os.write(fd, (" ".join(map(str, words)) + "\n").encode())
+        os.close(fd)
+
+    sys.setprofile(log)
+
+
 def _open_descriptors(count):
     null = os.open(os.devnull, os.O_RDWR)
     opened = [os.dup(null) for _ in range(count)]
@@ -125,6 +163,12 @@ def _fill_heap(size, objects):
     things = [[] for _ in range(objects)]
     gc.enable()
     gc.collect()  # now, and not in the middle of what is measured
+
+
+def _faults():
+    """The page faults of this process so far."""
+    with open("/proc/self/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[7])
 
 
 def _unique():

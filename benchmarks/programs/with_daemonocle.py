@@ -7,6 +7,7 @@ import stage
 stage.begin()
 from daemonocle import Daemon  # noqa: E402
 
+stage.imported()
 verb = sys.argv[1] if len(sys.argv) > 1 else "start"
 daemon = Daemon(
     worker=stage.running, pid_file=stage.pidfile, close_open_files=bool(stage.kept), name="bench"

@@ -5,6 +5,8 @@ import stage
 stage.begin()
 from daemons.prefab.run import RunDaemon  # noqa: E402
 
+stage.imported()
+
 
 class Program(RunDaemon):
     def run(self):

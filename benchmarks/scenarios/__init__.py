@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from ..bench import Bench
 from ..figures import Outcome
+from .code import code
 from .counts import counts
 from .growth import descriptors, heap, limits
-from .pidfiles import lock, race
+from .pidfiles import lock, race, refused
 from .running import idle, memory, stop
 from .starts import detach, imports, launch
 
@@ -22,7 +23,9 @@ ALL: dict[str, Callable[[Bench], Outcome]] = {
     "memory": memory,
     "lock": lock,
     "race": race,
+    "refused": refused,
     "stop": stop,
     "idle": idle,
     "counts": counts,
+    "code": code,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from functools import partial
 from pathlib import Path
@@ -53,8 +52,13 @@ def counts(bench: Bench) -> Outcome:
 def _syscalls(tool: str, contender: Contender, scene: Scene, place: Place) -> Sample:
     out = Path(place.directory, "strace")
     _run_whole([tool, "-f", "-c", "-U", "calls,name", "-o", str(out)], contender, scene, place)
+    return {"count": total_calls(out)}
+
+
+def total_calls(out: Path) -> int:
+    """What `strace -c` has counted."""
     total = [line.split() for line in out.read_text().splitlines() if line.endswith(" total")]
-    return {"count": int(total[-1][0])}
+    return int(total[-1][0])
 
 
 def _faults(contender: Contender, scene: Scene, place: Place) -> Sample:
@@ -84,6 +88,5 @@ def _run_whole(prefix: list[str], contender: Contender, scene: Scene, place: Pla
     program = place.spawn([*prefix, *arguments], pidfile=scene.pidfile)
     place.require(limb.reaped(program))
     pid = place.numbers()[0]
-    while limb.children():
-        os.waitpid(-1, 0)
+    limb.wait_for_all()
     return pid

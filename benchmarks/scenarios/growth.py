@@ -14,6 +14,10 @@ from ..scene import Place, Scene, start
 
 ORDINARY = 4096  # where the limit is what is varied
 MiB = 1 << 20
+PIECES = (  # of programs/pieces.py
+    "ask poll about all numbers", "list /proc/self/fd", "fstat each that is closed",
+    "reserve the number of each", "close each",
+)  # fmt: skip
 
 
 def limits(bench: Bench) -> Outcome:
@@ -95,11 +99,32 @@ def descriptors(bench: Bench) -> Outcome:
         scene = Scene(descriptors=count, setups=(limb.soft_limit_to_hard,))
         for contender in bench.named(INLINE, OURS, PD):
             measures[contender.name, count] = partial(bench.start, contender, scene)
+    if bench.named(INLINE):
+        measures[PIECES, most] = partial(_pieces, bench, scene)
     found = bench.interleave(measures, 0.7)
-    return grown(
+    pieces = found.pop((PIECES, most), {})
+    title = f"{most} descriptors open, every second kept"
+    outcome = grown(
         bench, found, most, ("back", "detach"), key="descriptors", plot="descriptors open",
-        title=f"{most} descriptors open, every second kept", against=(INLINE, PD),
+        title=title, against=(INLINE, PD),
     )  # fmt: skip
+    rows: Found = {words: {"time": figures} for words, figures in pieces.items()}
+    note = "in a forked process, each one apart; python-daemon needs the last alone"
+    outcome.tables.append(
+        bench.table("descriptors-pieces", f"{title}: pieces by hand", "ms", rows, "time", note=note)
+    )
+    return outcome
+
+
+def _pieces(bench: Bench, scene: Scene) -> Sample:
+    def work(place: Place) -> list[int]:
+        place.require(limb.reaped(place.spawn([*bench.contenders.python("pieces")])))
+        return place.numbers()
+
+    return {
+        words: microseconds / 1e3
+        for words, microseconds in zip(PIECES, bench.apart(scene, work), strict=True)
+    }
 
 
 def heap(bench: Bench) -> Outcome:

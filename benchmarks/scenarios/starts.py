@@ -29,6 +29,8 @@ def imports(bench: Bench) -> Outcome:
     against = (PD,)
     return Outcome(
         [
+            bench.table("import-alone", "Import: wall time", "ms", found, "alone",
+                        against=against),
             bench.table("import", "Import and construct: wall time", "ms", found, "wall",
                         against=against),
             bench.table("import-cpu", "Import and construct: CPU", "ms", found, "cpu",
@@ -38,6 +40,8 @@ def imports(bench: Bench) -> Outcome:
                         "modules", against=against),
             bench.table("import-memory", "Import and construct: memory", "KiB", found, "memory",
                         against=against, note="growth of the unique set"),
+            bench.table("import-faults", "Import and construct: page faults", "", found, "faults",
+                        against=against),
         ]
     )  # fmt: skip
 
@@ -45,8 +49,15 @@ def imports(bench: Bench) -> Outcome:
 def _import(contender: Contender, pidfile: bool, place: Place) -> Sample:
     program = place.spawn(contender.arguments(place.directory, None), pidfile=pidfile)
     place.require(limb.reaped(program))
-    wall, cpu, modules, memory = place.numbers()
-    return {"wall": wall / 1e6, "cpu": cpu / 1e6, "modules": modules, "memory": memory / 1024}
+    alone, wall, cpu, modules, memory, faults = place.numbers()
+    return {
+        "alone": alone / 1e6,
+        "wall": wall / 1e6,
+        "cpu": cpu / 1e6,
+        "modules": modules,
+        "memory": memory / 1024,
+        "faults": faults,
+    }
 
 
 def launch(bench: Bench) -> Outcome:
@@ -81,7 +92,8 @@ def launch(bench: Bench) -> Outcome:
 
 
 def detach(bench: Bench) -> Outcome:
-    """Inside the process: from the line before the detach to the body, and to the launcher's end.
+    """Inside the process: from the line before the detach to the body, and to the launcher's end;
+    and to the body from the first line, before the import.
 
     *Cold* is what a program has: modules that are imported at first use are paid for. *Warm* has
     all that the start needs imported before.
@@ -91,8 +103,8 @@ def detach(bench: Bench) -> Outcome:
     for contender in contenders:
         measures["", contender.name] = partial(bench.start, contender, Scene())
         if contender.name in (OURS, PD):
-            modules = cache(partial(_modules, bench, contender))
-            measures["-warm", contender.name] = partial(_warm, bench, contender, modules)
+            names = cache(partial(modules, bench, contender))
+            measures["-warm", contender.name] = partial(_warm, bench, contender, names)
     found = bench.interleave(measures, 1.5)
     tables = []
     for quantity, title in (("detach", "to the body"), ("back", "to the launcher reaped")):
@@ -103,17 +115,25 @@ def detach(bench: Bench) -> Outcome:
             bench.table(quantity, f"The detach alone, {title}, no pid file", "ms", rows, quantity,
                         against=(INLINE, PD))
         )  # fmt: skip
+    whole = those(found, lambda kind, name: not kind, 1)
+    tables.append(
+        bench.table("inside", "Import, construct and open, to the body, no pid file", "ms", whole,
+                    "inside", against=(INLINE, PD), note="without the interpreter's own start")
+    )  # fmt: skip
     return Outcome(tables)
 
 
-def _warm(bench: Bench, contender: Contender, modules: Callable[[], str]) -> Sample:
-    return bench.start(contender, Scene(preload=modules()))
+def _warm(bench: Bench, contender: Contender, names: Callable[[], list[str]]) -> Sample:
+    return bench.start(contender, Scene(preload=",".join(names())))
 
 
-def _modules(bench: Bench, contender: Contender) -> str:
+def modules(bench: Bench, contender: Contender, *, pidfile: bool = False) -> list[str]:
+    """The names of what a start has loaded when its body runs."""
+
     def work(place: Place) -> list[str]:
-        place.require(limb.reaped(place.spawn(contender.arguments(place.directory, None))))
+        arguments = contender.arguments(place.directory, place.pidfile if pidfile else None)
+        place.require(limb.reaped(place.spawn(arguments, pidfile=pidfile)))
         return place.words()[1:]
 
-    names = bench.apart(Scene(stage="modules"), work)
-    return ",".join(name for name in names if name not in ("__main__", "stage"))
+    names = bench.apart(Scene(stage="modules", then="exit"), work)
+    return [name for name in names if name not in ("__main__", "stage")]

@@ -266,7 +266,7 @@ def test_a_start_that_fails_at_once_is_not_waited_for(box: support.Sandbox) -> N
         from benchmarks.limb import Failed
         from benchmarks.scenarios.counts import _run_whole
         from benchmarks.scenarios.pidfiles import _race
-        from benchmarks.scenarios.starts import _modules
+        from benchmarks.scenarios.starts import modules
         from benchmarks.scene import Scene
 
         bench = Bench(Environment(Path("environment")), 1, quick=True)
@@ -274,7 +274,7 @@ def test_a_start_that_fails_at_once_is_not_waited_for(box: support.Sandbox) -> N
         for work in (
             lambda: bench.apart(Scene(), partial(_race, false)),
             lambda: bench.apart(Scene(), partial(_run_whole, [], false, Scene())),
-            lambda: _modules(bench, false),
+            lambda: modules(bench, false),
         ):
             try:
                 work()
