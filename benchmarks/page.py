@@ -1,4 +1,4 @@
-"""The page of the docs that a run writes."""
+"""The page of the docs that a run writes: first what users want to know, then the rest."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from pathlib import Path
 
 from . import anatomy
 from .contenders import OURS, PEERS
-from .figures import Table
+from .figures import Table, bullet, number
 from .plots import to_plots
 from .show import Run, cells
 
 INTRODUCTION = """\
 # Benchmarks
 
-What becoming a daemon costs: this library, its peers, and the limits. All figures of this page
-come from one run of one command, which also writes the page:
+What becoming a daemon costs, with this library and with its peers. Medians; the less the better. A
+dash: not measured, or nothing that it could do.
+"""
+
+METHOD = """\
+## How it is measured
+
+All figures of this page come from one run of one command, which also writes the page:
 
 ```sh
 {command}
@@ -26,7 +32,7 @@ NAME` takes one scenario, `--json FILE` keeps every sample, `--install` fetches 
 tools, as root. It needs the extra `bench`; the Python peers are installed into an environment of
 their own, in `.venv-bench`.
 
-How it is measured: all contenders of a table run in turn, round by round, each round in another
+All contenders of a table run in turn, round by round, each round in another
 order, so that the load of the machine meets all alike. Where a start is what is timed, a first
 round is thrown away; not so for large heaps, races, memory, idleness and counts, whose rounds are
 also fewer. One that takes longer than 0.7 seconds is in every fourth round only where there are
@@ -45,26 +51,35 @@ when the interpreter that they start is. The programs are in `benchmarks/program
 """
 
 
-#: The tables that the page begins with.
+#: The rows that the page begins with: a table, what its row has after the name, and words, which
+#: are the table's own where these tell how much of what was measured.
 SUMMARY = (
-    "import", "launch", "launch-pidfile", "ready", "ready-pidfile", "detach",
-    "descriptors-detach", "lock", "race-time", "memory-unique",
-)  # fmt: skip
+    ("import", "", "import, and construct a context"),
+    ("launch", "", "the command that starts the daemon, from its start to its end"),
+    ("launch-pidfile", "", "the same with a pid file"),
+    ("ready-pidfile", "", "with a pid file, until the daemon's own code runs"),
+    ("ready-limit", ", 2^20", "until it runs, where 2^20 descriptors are permitted"),
+    ("descriptors-detach", "", ""),
+    ("heap-both", "", ""),
+    ("race-time", "", ""),
+    ("lock", "", "lock and unlock a pid file"),
+    ("memory-unique", "", "memory of the idle daemon that nobody shares"),
+)
 
 BY_HAND = """\
-*By hand* is what the limit reaches against the same reference, in the same run: written out, in
-one process after another, with none of the checks. A mark below it can't be met here."""
+The marks that the library is held to. *By hand* is what the limit reaches against the same
+reference, in the same run: written out, in one process after another, with none of the checks. A
+mark below it can't be met here."""
 
 
 def to_docs(run: Run, page: Path, directory: Path) -> None:
     """Write the page, and its plots beside it."""
     plots = to_plots(run, directory)
-    title, text = INTRODUCTION.format(command=run.command).split("\n", 1)
-    parts = [title + "\n", _summary(run), text.lstrip("\n"), _machine(run), _marks(run)]
-    parts.append(anatomy.to_markdown(run.tables))
-    parts.append("## Plots\n")
+    parts = [INTRODUCTION, _summary(run)]
     for title, path in plots:
         parts.append(f"![{title}]({path.relative_to(page.parent).as_posix()})\n")
+    parts += [METHOD.format(command=run.command), _machine(run), _marks(run)]
+    parts.append(anatomy.to_markdown(run.tables))
     parts.append("## All figures\n")
     for table in run.tables.values():
         parts.append(_markdown(table))
@@ -74,16 +89,17 @@ def to_docs(run: Run, page: Path, directory: Path) -> None:
 def _summary(run: Run) -> str:
     """What a user wants to know, in ten rows."""
     names = (OURS, *PEERS)
-    lines = [f"| medians | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
-    for key in SUMMARY:
+    lines = [f"| | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for key, kind, words in SUMMARY:
         if table := run.tables.get(key):
-            lines.append(f"| {table.title} | {' | '.join(_short(table, name) for name in names)} |")
+            cells = [_short(table, name + kind) for name in names]
+            lines.append(f"| {words or table.title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _short(table: Table, name: str) -> str:
     median = table.median(name)
-    return "–" if median is None else f"{median:,.4g} {table.unit}"
+    return "–" if median is None else f"{number(median)} {table.unit}"
 
 
 def _machine(run: Run) -> str:
@@ -101,10 +117,23 @@ def _marks(run: Run) -> str:
     lines = ["## Marks", "", *BY_HAND.splitlines(), "", "| what | mark | measured | by hand | |"]
     lines.append("| --- | --- | ---: | ---: | --- |")
     for mark in run.marks:
-        lines.append(
-            f"| {mark.what} | {mark.mark} | {mark.words} | {mark.lowest} | {mark.verdict} |"
-        )
-    return "\n".join(lines) + "\n"
+        cells = (mark.what, mark.mark, mark.words, mark.lowest, mark.verdict)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_missed(run)]) + "\n"
+
+
+def _missed(run: Run) -> list[str]:
+    """By how much marks are missed, what stands in the way, and what would be needed."""
+    missed = [mark for mark in run.marks if mark.verdict == "missed"]
+    if not missed:
+        return ["All that were measured are met."]
+    ways: dict[str, list[str]] = {}
+    for mark in missed:
+        ways.setdefault(mark.way, []).append(f"{mark.what} ({mark.excess or 'one'} too much)")
+    count = f"{len(missed)} of {len(run.marks)}"
+    lines = [f"Missed are {count}. What stands in the way, and what would be needed:", ""]
+    texts = [f"**{'; '.join(names)}.** {way or 'Not known.'}" for way, names in ways.items()]
+    return [*lines, *(bullet(text, {}) for text in texts)]
 
 
 def _markdown(table: Table) -> str:

@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks import page
 from benchmarks.bench import Bench
 from benchmarks.environment import PEERS, Environment
-from benchmarks.figures import Sample
+from benchmarks.figures import Figures, Outcome, Sample, Table, filled
 from benchmarks.limb import Failed
+from benchmarks.scenarios.code import ROLES
+from benchmarks.show import Run
 from tests.helpers import support
 
 
@@ -82,6 +86,7 @@ def box(box: support.Sandbox) -> Iterator[support.Sandbox]:
         ("launch", {"launch", "ready", "launch-pidfile", "ready-signals"}),
         ("descriptors", {"descriptors-detach"}),
         ("race", {"race-winners"}),
+        ("detach", {"inside"}),
     ],
 )
 def test_one_round_of_two_contenders_leaves_nothing_behind(
@@ -106,6 +111,67 @@ def test_a_race_has_one_winner_and_marks_are_computed(box: support.Sandbox) -> N
     assert verdicts["racing starts: one winner"] == "met"
     assert verdicts["racing starts: others without an error"] == "met"
     assert verdicts["import and construct"] == "not measured"
+
+
+def test_what_runs_of_a_start_is_a_part_of_what_it_loads(box: support.Sandbox) -> None:
+    done = run(box, "--only", "code", "--json", str(box.path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    document = json.loads((box.path / "out.json").read_text())
+    size = medians(document, "code")
+    loaded, runs = size["loaded"], size["run in any of its processes"]
+    assert loaded / 3 < runs < loaded
+    assert size["loaded, without docstrings"] < loaded
+    assert all(medians(document, "code-objects")[f"run in the {role}"] > 10 for role in ROLES)
+    mark = next(mark for mark in document["marks"] if mark["what"].startswith("byte code"))
+    assert mark["measured"] == loaded
+    assert f"{runs:.0f} KB run" in mark["way"].replace("\n", " ")
+
+
+def medians(document: dict[str, Any], table: str) -> dict[str, float]:
+    rows = document["tables"][table]["rows"].items()
+    return {name.removeprefix("daemon_context: "): row["median"] for name, row in rows}
+
+
+def test_a_refused_start_is_measured_beside_one_that_succeeds(box: support.Sandbox) -> None:
+    done = run(box, "--only", "refused", "--json", str(box.path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    document = json.loads((box.path / "out.json").read_text())
+    found = medians(document, "refused")
+    mark = next(mark for mark in document["marks"] if mark["what"].startswith("a refused start"))
+    assert mark["measured"] == found["refused"] / found["successful"]
+
+
+def test_texts_take_their_figures_from_the_tables() -> None:
+    rows = {"ours": Figures([2.0, 3.0, 40.0]), "bare": Figures([1.0]), "slow": Figures(note="late")}
+    tables = {"time": Table("time", "Time", "ms", rows)}
+    text = "{time/ours}, {time/ours − bare} more; {time/slow}, {time/nobody}, {none/ours}"
+    assert filled(text, tables) == "3 ms, 2 ms more; –, –, –"
+
+
+def test_the_page_begins_with_what_users_ask_and_tells_why_marks_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "to_plots", lambda run, place: [("A plot", place / "plot.svg")])
+    rows = {"daemon_context": Figures([3.0]), "python-daemon": Figures([2.0])}
+    outcome = Outcome([Table("import", "Import", "ms", rows)])
+    measured = Run("python -m benchmarks", {}, 1, 1.0, [], {"import": outcome})
+    page.to_docs(measured, tmp_path / "page.md", tmp_path / "plots")
+    text = (tmp_path / "page.md").read_text()
+    places = [text.index(f"\n{words}") for words in ("| import,", "![", "## How", "## Marks")]
+    assert places == sorted(places)
+    assert "| import, and construct a context | 3 ms | 2 ms | – | – | – |" in text
+    assert "- **import and construct (2.2 ms too much).** It loads" in text
+
+
+def test_an_environment_that_became_another_checkouts_is_noticed(tmp_path: Path) -> None:
+    environment = Environment(tmp_path)
+    (tmp_path / "lib/python3.11/site-packages").mkdir(parents=True)
+    link = tmp_path / "lib/python3.11/site-packages/daemon_context"
+    link.symlink_to(support.ROOT / "daemon_context")
+    assert environment.has_ours()
+    link.unlink()
+    link.symlink_to(tmp_path)
+    assert not environment.has_ours()
 
 
 def test_an_unknown_contender_is_refused(box: support.Sandbox) -> None:
@@ -307,15 +373,17 @@ def test_a_contender_that_cannot_start_takes_nobody_else_along(box: support.Sand
     ("contender", "scenarios"),
     [
         ("python alone", {"launch", "syscalls"}),
-        ("daemon_context", {"lock", "stop", "idle-cpu"}),
+        ("daemon_context", {"lock", "stop", "idle-cpu", "import-alone", "refused", "code"}),
         ("class of 2007", {"stop"}),
     ],
 )
 def test_only_the_chosen_contender_is_measured(
     contender: str, scenarios: set[str], box: support.Sandbox
 ) -> None:
-    only = [word for name in ("import", "launch", "descriptors", "lock", "stop", "idle", "counts")
-            for word in ("--only", name)]  # fmt: skip
+    names = (
+        "import", "launch", "descriptors", "lock", "refused", "stop", "idle", "counts", "code",
+    )  # fmt: skip
+    only = [word for name in names for word in ("--only", name)]
     done = run(box, "--contender", contender, *only, "--json", str(box.path / "out.json"))
     assert done.returncode == 0, done.stderr
     tables = json.loads((box.path / "out.json").read_text())["tables"]
