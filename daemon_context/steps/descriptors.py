@@ -9,7 +9,7 @@ from ..errors import DaemonOSEnvironmentError, warn
 from ..sequence.keeping import preserved, reset_wakeup, vacant
 from ..sequence.step import Step
 from ..system import child_pids, has_threads
-from ..system.descriptors import close_all, close_unseen, loop_kind, open_numbers
+from ..system.descriptors import close_all, close_unseen, loops, open_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _consider_past(others: set[int]) -> None:
     """Warn of what was made before and is of no use in the daemon. Not for a helper, whose
     program goes on with it.
     """
-    if any(map(loop_kind, others)) or child_pids() or hasattr(sys, "_MEIPASS"):
+    if loops(others) or child_pids() or hasattr(sys, "_MEIPASS"):
         from .past import complaints
 
         for text in complaints(others):

@@ -9,18 +9,18 @@ import os
 import sys
 
 from ..system import child_pids, of_proc, stat_fields
-from ..system.descriptors import loop_kind
+from ..system.descriptors import loops
 from ..system.owners import objects_of
 from ..system.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 SHORT = 200  # characters of a name
 
 
-def complaints(others: Iterable[int]) -> Iterator[str]:
+def complaints(others: set[int]) -> Iterator[str]:
     """All that apply to this process, now.
 
     :param others: the descriptors that will be closed
@@ -30,11 +30,11 @@ def complaints(others: Iterable[int]) -> Iterator[str]:
     yield from _bundle()
 
 
-def _loops(others: Iterable[int]) -> Iterator[str]:
+def _loops(others: set[int]) -> Iterator[str]:
     """An epoll descriptor is the kernel's object of both processes; in the daemon it is closed."""
     if "gevent" in sys.modules:
         return  # it makes its loop anew in what is forked
-    found = [f"{kind} (descriptor {fd})" for fd in sorted(others) if (kind := loop_kind(fd))]
+    found = [f"{kind} (descriptor {fd})" for fd, kind in loops(others).items()]
     if found:
         hint = ""
         if "twisted.internet.reactor" in sys.modules:

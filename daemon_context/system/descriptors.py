@@ -15,7 +15,7 @@ from . import new_poll, own_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .owners import Owners
 
@@ -120,6 +120,15 @@ def is_open(fd: int) -> bool:
     return True
 
 
+def loops(fds: set[int]) -> dict[int, str]:
+    """The event loops and watchers among the descriptors: of what kind each is."""
+    if len(fds) > FEW:
+        from .suspects import suspects
+
+        fds = suspects(fds)
+    return {fd: kind for fd in sorted(fds) if (kind := loop_kind(fd))}
+
+
 def loop_kind(fd: int) -> str:
     """What kind of event loop, or of watcher, the descriptor belongs to; '' if to none."""
     try:
@@ -141,18 +150,23 @@ def polled(size: int, most: int = MANY) -> set[int]:
         if len(found) == most:
             break
         numbers = range(start, min(start + FEW, size))
-        poller = new_poll()
-        register = poller.register
-        for fd in numbers:
-            register(fd, 0)
-        try:
-            answers = poller.poll(0)
-        except OSError:  # more than RLIMIT_NOFILE, which was lowered
+        answers = asked(numbers, 0)
+        if answers is None:
             found.update(filter(is_open, numbers))
             continue
         found.update(numbers)
         found.difference_update([fd for fd, event in answers if event & select.POLLNVAL])
     return found
+
+
+def asked(numbers: Sequence[int], events: int) -> list[tuple[int, int]] | None:
+    """What `poll` answers for these numbers, FEW at most; None: it refuses."""
+    poller = new_poll()
+    any(map(poller.register, numbers, [events] * len(numbers)))  # without a step of ours for each
+    try:
+        return poller.poll(0)
+    except OSError:  # more than RLIMIT_NOFILE, which was lowered
+        return None
 
 
 def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:

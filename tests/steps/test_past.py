@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import textwrap
 
 import pytest
@@ -61,6 +63,37 @@ def test_an_event_loop_is_named(box: support.Sandbox, before: str) -> None:
     assert f"made before the daemon: {LOOPS[before]} (descriptor " in text
     assert "make it after open()" in text
     assert ("twisted's reactor" in text) == ("twisted" in before)
+
+
+RING = """
+setup = (ctypes.c_char * 120)()
+ring = ctypes.CDLL(None).syscall(425, 8, setup)  # io_uring_setup
+import mmap
+shared = mmap.mmap(ring, 4096)"""
+
+
+def has_rings() -> bool:
+    """Whether the kernel makes an io_uring for us."""
+    ring = ctypes.CDLL(None).syscall(425, 8, (ctypes.c_char * 120)())
+    if ring >= 0:
+        os.close(ring)
+    return bool(ring >= 0)
+
+
+@pytest.mark.parametrize("before", [*LOOPS, RING])
+def test_an_event_loop_is_named_among_many(box: support.Sandbox, before: str) -> None:
+    """Of so many not each is looked at: of all kinds beside it, some that can't be written to."""
+    if "twisted" in before:
+        pytest.importorskip("twisted")
+    if before == RING and not has_rings():
+        pytest.skip("there is no io_uring here")
+    many = "many = [os.dup(fd) for fd in (0, *os.pipe()) for _ in range(100)]"
+    (text,) = said(box, f"{many}\n{textwrap.dedent(before)}")
+    assert f"made before the daemon: {LOOPS.get(before, 'io_uring')} (descriptor " in text
+
+
+def test_none_is_named_among_many_others(box: support.Sandbox) -> None:
+    assert said(box, "many = [os.dup(fd) for fd in (0, *os.pipe()) for _ in range(100)]") == []
 
 
 CHILDREN = {
