@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import stat
+from io import FileIO
 
 from . import new_poll, own_status
 
@@ -87,15 +88,32 @@ def close_quietly(fd: int) -> None:
 
 def open_numbers() -> set[int]:
     """The numbers of all open descriptors."""
-    size = table_size()
+    lowest, count, size = _table()
+    if lowest == count:  # no gap, as in most programs: nothing to ask for
+        return set(range(count))
     if size is None:
         return polled(MANY)
-    count = os.stat("/proc/self/fd").st_size  # Linux 6.2; 0 before
-    if count and size <= MANY:
-        found = polled(size, count)
+    if count > 0 and size <= MANY:
+        found = polled(size, count, lowest)
         if len(found) == count:  # `poll` takes an O_PATH descriptor for closed
             return found
     return _listed()
+
+
+def _table() -> tuple[int, int, int | None]:
+    """The lowest number that is free, how many descriptors are open (-1 before Linux 6.2), and
+    what bounds their numbers: as `table_size` has it.
+    """
+    try:
+        # Not by os.open(): a signal handler may raise before the number is noted.
+        with FileIO("/proc/self/status") as file:
+            lowest, count = file.fileno(), os.stat("/proc/self/fd").st_size - 1
+            if lowest == count:
+                return lowest, count, None  # not needed
+            size = (file.read(1 << 14) or b"").partition(b"\nFDSize:")[2].split(None, 1)
+    except OSError:
+        return 0, -1, None
+    return lowest, count, int(size[0]) if size else None
 
 
 def table_size() -> int | None:
@@ -140,13 +158,14 @@ def loop_kind(fd: int) -> str:
     return kind if kind in LOOPS else ""
 
 
-def polled(size: int, most: int = MANY) -> set[int]:
+def polled(size: int, most: int = MANY, lowest: int = 0) -> set[int]:
     """Ask for many numbers in one system call: half the cost of a listing.
 
     :param most: how many there can be
+    :param lowest: below that all are open
     """
-    found: set[int] = set()
-    for start in range(0, size, FEW):
+    found = set(range(lowest))
+    for start in range(lowest, size, FEW):
         if len(found) == most:
             break
         numbers = range(start, min(start + FEW, size))

@@ -169,6 +169,38 @@ def test_what_is_open_is_seen(box: support.Sandbox, count: int, limit: int, flag
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("count", [0, 1, 300])
+@pytest.mark.parametrize("flag", ["O_RDONLY", "O_PATH"])
+@pytest.mark.parametrize("shape", ["no gap", "gap", "far", "two gaps"])
+def test_what_is_open_is_seen_with_gaps_and_without(
+    box: support.Sandbox, count: int, flag: str, shape: str
+) -> None:
+    done = box.run("""
+        import fcntl, os, sys
+        from daemon_context.system.descriptors import open_numbers
+
+        def is_open(fd):
+            try:
+                return fcntl.fcntl(fd, fcntl.F_GETFD) >= 0
+            except OSError:
+                return False
+
+        count, flag, shape = int(sys.argv[1]), getattr(os, sys.argv[2]), sys.argv[3]
+        os.closerange(3, 1024)
+        for _ in range(count):
+            os.open("/", flag)
+        if shape != "no gap":
+            os.dup2(os.open(".", flag), count + (900 if shape == "far" else 7))
+        if shape == "two gaps":
+            os.close(0)
+        before = {fd for fd in range(2048) if is_open(fd)}
+        assert len(before) == max(before) + 1 or shape != "no gap"
+        for _ in range(2):  # and nothing stays open
+            assert open_numbers() == before, sorted(open_numbers() ^ before)
+    """, count, flag, shape)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("place", ["flush-streams", "detach"])
 @pytest.mark.parametrize("removed", [False, True])
 def test_what_a_step_of_yours_has_opened_is_closed(
