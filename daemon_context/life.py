@@ -172,7 +172,10 @@ class Life(Given):
 
     @property
     def closed_descriptors(self) -> tuple[Closed, ...]:
-        """What `open` closed: the number of each descriptor, what it was, and who owned it."""
+        """What `open` closed: the number of each descriptor, what it was, and who owned it.
+
+        ``what`` is ``"unknown"`` where more than 256 were closed and no trace is recorded.
+        """
         from .sequence.keeping import closed
 
         return () if self._walk is None else closed(self._walk)

@@ -27,7 +27,8 @@ DEEPEST = 16  # causes of causes
 class Closed:
     """A descriptor that the daemon closed: its number, what it was, who owned it.
 
-    ``owner`` is None where no Python object was found: then the number is reserved.
+    ``what`` is ``"unknown"`` where it was not looked at: of more than 256 only a start that records
+    a trace does. ``owner`` is None where no Python object was found: then the number is reserved.
     """
 
     __slots__ = ("fd", "owner", "what")
@@ -38,20 +39,26 @@ class Closed:
         self.what = kind or "anonymous inode"
 
     def __repr__(self) -> str:
-        return f"<closed {self.fd}: {self.what}, {self.owner or 'reserved'}>"
+        return f"<closed {self.fd}: {_words(self)}>"
+
+
+def _words(item: Closed) -> str:
+    known = [] if item.what == "unknown" else [item.what]
+    return ", ".join([*known, item.owner or "reserved"])
 
 
 def closed(walk: Walk) -> tuple[Closed, ...]:
     """What the walk has closed."""
     owners = walk.owners.closed if walk.owners is not None else {}
-    return tuple(Closed(fd, mode, owners.get(fd)) for fd, mode in walk.closed.items())
+    modes = walk.modes
+    return tuple(Closed(fd, modes.get(fd, UNKNOWN), owners.get(fd)) for fd in sorted(walk.closed))
 
 
 def note_closed(walk: Walk, error: BaseException) -> None:
     """Of what ends the daemon, and may come from what was closed, say what that was; once."""
     before = getattr(error, "__notes__", ())
     if walk.closed and NOTE not in "".join(map(str, before)) and _is_of_closed(error):
-        items = [f"{c.fd} ({c.what}, {c.owner or 'reserved'})" for c in closed(walk)]
+        items = [f"{item.fd} ({_words(item)})" for item in closed(walk)]
         more = [f"{len(items) - MOST_NAMED} more"] if len(items) > MOST_NAMED else []
         named = ", ".join(items[:MOST_NAMED] + more)
         error.add_note(
@@ -74,8 +81,14 @@ def _is_of_closed(error: BaseException | None) -> bool:
 
 def preserved(walk: Walk) -> set[int]:
     """All descriptors that stay open."""
-    kept = {*asked(walk.options, walk.launcher), *_acquired(walk), *walk.kept}
-    kept.update(walk.loop.fds)  # a thread may sleep already
+    kept = asked(walk.options, walk.launcher)
+    kept |= gained(walk)  # in place: of thousands each further set is a quarter of a megabyte
+    return kept
+
+
+def gained(walk: Walk) -> set[int]:
+    """What stays open beside that: by the steps, and for threads, which may sleep already."""
+    kept = _acquired(walk).union(walk.kept, walk.loop.fds)
     if not walk.detaches:
         kept.update(_of_others_open(walk))
     return kept
@@ -85,14 +98,9 @@ def asked(options: Options, launcher: int) -> set[int]:
     """What stays open by the options, and for what the program has loaded; but for logs that are
     not those of `logging`, which are looked for in the heap (`Owners.logs`).
     """
-    kept = {
-        0,
-        1,
-        2,
-        *options.files_preserve,
-        *handed_over(launcher, os.getpid()),
-        *_resource_tracker(),
-    }
+    kept = {0, 1, 2}.union(
+        options.files_preserve, handed_over(launcher, os.getpid()), _resource_tracker()
+    )
     kept.update(target.fd for target in options.streams if target.fd > 2)
     if options.preserve_logging:
         kept.update(_logging())

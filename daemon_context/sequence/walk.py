@@ -55,7 +55,8 @@ class Walk:
         self.kept: set[int] = set()  # preserved beside those given
         self.others: set[int] | None = None  # open when the start began, and not preserved
         self.owners: Owners | None = None  # Python objects of what will be closed
-        self.closed: dict[int, int] = {}  # number and mode: see `descriptors.Closed`
+        self.closed: set[int] = set()  # by the daemon
+        self.modes: dict[int, int] = {}  # of those: see `keeping.Closed`
         self.streams: dict[int, int] = {}  # opened for descriptors 0, 1 and 2
         self.statuses: list[int] | None = None  # of all threads, opened before a change of root
         self.attempted: Step | None = None  # begun, and not done

@@ -6,10 +6,10 @@ import os
 import sys
 
 from ..errors import DaemonOSEnvironmentError, warn
-from ..sequence.keeping import preserved, reset_wakeup, vacant
+from ..sequence.keeping import gained, preserved, reset_wakeup, vacant
 from ..sequence.step import Step
 from ..system import child_pids, has_threads
-from ..system.descriptors import close_all, close_unseen, loops, open_numbers
+from ..system.descriptors import FEW, close_all, close_unseen, loops, modes_of, open_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from ..options.frozen import Options
     from ..sequence import Walk
+
+
+STANDARD = {0, 1, 2}
 
 
 class FlushStreams(Step):
@@ -39,18 +42,19 @@ class FlushStreams(Step):
             stream = getattr(sys, name)
             if hasattr(stream, "flush") and not getattr(stream, "closed", False):
                 _flush(stream, f"sys.{name}")
-        seen = open_numbers()
-        others = seen - preserved(walk)
+        others = open_numbers()
+        written = others
+        if walk.options.goes_on:
+            # The launcher goes on, and would write what preserved files have buffered as well.
+            written = others.difference(STANDARD, walk.descriptors)
+        others -= preserved(walk)
         if walk.detaches and not walk.options.helper:
             _consider_past(others)
         # What a thread opens from now on is not among these.
         if _stock_before(walk, "close-descriptors") and not has_threads():
             walk.others = others
-        if walk.options.goes_on:
-            # The launcher goes on, and would write what preserved files have buffered as well.
-            others = seen - {0, 1, 2, *walk.descriptors}
-        if others or vacant():
-            _account_for(walk, others)
+        if written or vacant():
+            _account_for(walk, written)
 
 
 class CloseDescriptors(Step):
@@ -74,12 +78,15 @@ class CloseDescriptors(Step):
         return f"close every descriptor from 3 on that is not preserved ({kept} given)"
 
     def apply(self, walk: Walk) -> None:
-        # Looking again costs page faults, which a fork has made dear.
+        # Looking again costs page faults, which a fork has made dear; so does a copy of the set.
         others = open_numbers() if walk.others is None else walk.others
         if others:
-            others = others - preserved(walk)  # what the walk has acquired since is among these
+            others -= preserved(walk) if walk.others is None else gained(walk)
         reset_wakeup(walk, others)
-        walk.closed = close_all(others, walk.owners)
+        # Of few, what they were costs next to nothing; of thousands, more than to close them.
+        modes = modes_of(others) if walk.trace is not None or len(others) <= FEW else {}
+        close_all(others, walk.owners)
+        walk.closed, walk.modes = others, modes
         if not os.access("/proc/self/fd", os.F_OK):
             close_unseen(preserved(walk).union(walk.closed))
 
@@ -120,8 +127,9 @@ def _account_for(walk: Walk, others: set[int]) -> None:
     # Both processes would write what a log has buffered where the launcher goes on.
     for file in walk.owners.writers_beside(set() if walk.options.goes_on else logs):
         _flush(file, repr(file))
-    for option in lost_streams(walk.options, walk.owners.written_files() - preserved(walk)):
-        _warn_lost(option)
+    if written := walk.owners.written_files() - STANDARD:
+        for option in lost_streams(walk.options, written - preserved(walk)):
+            _warn_lost(option)
 
 
 def lost_streams(options: Options, closed: set[int]) -> list[str]:

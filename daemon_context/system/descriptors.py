@@ -188,23 +188,29 @@ def asked(numbers: Sequence[int], events: int) -> list[tuple[int, int]] | None:
         return None
 
 
-def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:
-    """Close these descriptors: through their owners, or reserved. Returns the mode of each.
+def modes_of(fds: set[int]) -> dict[int, int]:
+    """The mode of each descriptor that can be looked at."""
+    modes = {}
+    for fd in fds:
+        try:
+            modes[fd] = os.fstat(fd).st_mode
+        except OSError:  # as on a dead network mount
+            pass
+    return modes
+
+
+def close_all(others: set[int], owners: Owners | None) -> None:
+    """Close these descriptors: through their owners, or reserved.
 
     There may be thousands: so no call and no object for each beyond what has to be. Objects that
     the garbage collector knows would make it run, and what it looks at is copied after a fork.
     """
-    modes: dict[int, int] = {}
     if not others:
-        return modes
+        return
     owned = owners.raw if owners is not None else {}
     stand_in = _stand_in()
-    fstat, dup2 = os.fstat, os.dup2
-    for fd in sorted(others):
-        try:
-            modes[fd] = fstat(fd).st_mode
-        except OSError:
-            modes[fd] = UNKNOWN
+    dup2 = os.dup2
+    for fd in others:
         if fd == stand_in or (fd in owned and owners is not None and owners.close(fd)):
             continue
         try:
@@ -215,7 +221,6 @@ def close_all(others: set[int], owners: Owners | None) -> dict[int, int]:
         os.close(stand_in)
     if owners is not None:
         owners.end()
-    return modes
 
 
 def _stand_in() -> int:

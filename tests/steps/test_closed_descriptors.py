@@ -140,6 +140,40 @@ def test_the_daemon_knows_what_was_closed(box: support.Sandbox) -> None:
     assert json.loads(box.text("repr")) == f"<closed {wanted[1]}: regular file, reserved>"
 
 
+@pytest.mark.parametrize(("count", "traced"), [(256, False), (257, False), (257, True)])
+def test_what_many_were_is_looked_at_for_a_trace(
+    box: support.Sandbox, count: int, traced: bool
+) -> None:
+    done = box.run("""
+        import os, sys
+        from daemon_context import DaemonContext
+        from tests.helpers.launching import report
+        count, traced = int(sys.argv[1]), sys.argv[2] == "True"
+        file = open("program.py")
+        numbers = [file.fileno(), *(os.dup(file.fileno()) for _ in range(count - 1))]
+        with DaemonContext(detach_process=True, working_directory=".", record_trace=traced,
+                           stderr="d.log") as daemon:
+            closed = daemon.closed_descriptors
+            report("closed", [[item.fd for item in closed] == numbers,
+                              *sorted({item.what for item in closed}),
+                              repr(closed[0]), repr(closed[1])])
+            os.read(numbers[1], 1)
+    """, count, traced)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    same, what, owned, reserved = json.loads(box.text("closed"))
+    assert same
+    box.settled()
+    kind = "" if count > 256 and not traced else "regular file, "
+    assert what == (kind.removesuffix(", ") or "unknown")
+    number = owned.partition(":")[0].split()[1]
+    assert owned == (
+        f"<closed {number}: {kind}<_io.FileIO name='program.py' mode='rb' closefd=True>>"
+    )
+    assert reserved == f"<closed {int(number) + 1}: {kind}reserved>"
+    assert f" ({kind}reserved), " in box.text("d.log")
+    assert f"{count - 8} more; open files" in box.text("d.log")
+
+
 @pytest.mark.parametrize("count", [1, 250, 300, 600])
 @pytest.mark.parametrize("limit", [0, 100])
 @pytest.mark.parametrize("flag", ["O_RDONLY", "O_PATH"])
