@@ -7,6 +7,7 @@ processes talk to each other (`daemon_context.report`), which the walk only carr
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from ..options.frozen import Options
 
 __all__ = ["Step", "Walk", "check", "explained", "in_words", "perform", "preflight", "start"]
+
+FILES = "close some files, or raise the limit on open ones (ulimit -n, or LimitNOFILE= of a unit)"
+ROOM = "make room there: blocks or inodes are used up (see df and df -i)"
+# Of what can befall any step, in the place of its own.
+REMEDIES = {errno.EMFILE: FILES, errno.ENFILE: FILES, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM}
 
 
 def start(walk: Walk) -> None:
@@ -155,8 +161,9 @@ def in_words(walk: Walk, number: int, error: BaseException) -> BaseException:
         return error
     phrase = described(step, walk.options)
     message = f"cannot {phrase}: {words(error, phrase)} {place}"
-    if step.remedy:
-        message += f"; {step.remedy}"
+    remedy = REMEDIES.get(getattr(error, "errno", 0) or 0, step.remedy)
+    if remedy:
+        message += f"; {remedy}"
     if isinstance(error, OSError):
         path = error.filename if isinstance(error.filename, str) else None
         return DaemonOSEnvironmentError(message, step=step.name, errno=error.errno, path=path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,31 @@ def test_run_foreground_keeps_the_terminal_and_the_lock(
     assert box.run(script, "stop").returncode == 0
     assert program.wait(20) == 7
     assert not (box.path / "d.pid").exists()
+
+
+def test_a_start_that_runs_out_of_descriptors_says_which_limit_to_raise(
+    box: support.Sandbox, heartbeat: Path
+) -> None:
+    """Wherever that is; and leaves nothing."""
+    failed = set()
+    for limit in range(5, 40):
+        prefix = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
+        done = box.run(heartbeat, "start", prefix=prefix)
+        if done.returncode == 0:
+            break
+        said = done.stderr.strip()
+        assert re.fullmatch(
+            r"Heartbeat: cannot [^;]*: Too many open files[^;]*; "
+            r"close some files, or raise the limit on open ones \(ulimit -n[^;]*\)",
+            said,
+        ), (limit, said)
+        failed.add(said.partition(": Too")[0])
+        assert not list(box.path.glob("d.pid*"))
+    assert {
+        f"Heartbeat: cannot create the status file {str(box.path / 'd.pid.status')!r}",
+        "Heartbeat: cannot detach from the caller: fork, setsid, fork",
+    } <= failed
+    assert box.run(heartbeat, "stop").returncode == 0
 
 
 def test_foreign_pid_file_of_a_live_process_is_refused(
