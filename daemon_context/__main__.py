@@ -11,12 +11,11 @@ import tempfile
 
 from .context import DaemonContext
 from .errors import DaemonError
+from .system.arguments import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .daemon import Daemon
-
-LONGEST_PAUSE = 3600.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--json", action="store_true", help="as JSON")
     trace.add_argument(
         "--pause",
-        type=_seconds,
+        type=seconds,
         default=0.0,
         metavar="SECONDS",
         help="stop after each step, so that one can look with ps -axj beside it",
@@ -70,22 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--user", action="store_true", help="for systemctl --user")
     export.add_argument(
         "--watchdog",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="have a daemon restarted that gave no sign of life for so long",
     )
     export.set_defaults(run=_export)
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
-    if not 0 <= seconds <= LONGEST_PAUSE:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {LONGEST_PAUSE:g}")
-    return seconds
 
 
 def _explain(options: argparse.Namespace) -> int:

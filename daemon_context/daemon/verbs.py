@@ -19,6 +19,7 @@ from ..control import NotRunning, NotTold
 from ..embedding import SCHEDULE
 from ..errors import DaemonError, OptionError, SequenceError, SetupExit, lock_class
 from ..system import ancestors
+from ..system.arguments import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _parser(daemon: Daemon, given: argparse.ArgumentParser | None) -> argparse.A
     parser.add_argument("--json", action="store_true", help="status as JSON")
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="stop and restart: how long the daemon may take to end before it is killed",
     )
@@ -87,13 +88,6 @@ def _without_step(error: DaemonError) -> str:
     """Who starts a daemon by a verb has not made the sequence, and needs no place in it."""
     step = re.escape(error.step or "")
     return re.sub(rf" \(step \d+ of \d+, {step}\)", "", str(error))
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < 1e9:
-        raise ValueError(text)
-    return seconds
 
 
 def _schedule(options: argparse.Namespace) -> tuple[tuple[str, float], ...] | None:
