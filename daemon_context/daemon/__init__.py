@@ -9,43 +9,28 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from types import MappingProxyType
 
 from .. import control
-from ..context import DaemonContext
 from ..control.status import Status, status_of
-from ..control.statusfile import StatusFile, path_of
 from ..embedding import SCHEDULE
 from ..embedding.target import forget_launcher, run_to_exit
-from ..errors import DaemonError, SetupExit, refuse
-from ..options import default_signal_map
-from ..options.freezing import lasting
-from ..pidfile import PidFile
-from ..sequence.step import Steps, as_steps
+from ..errors import SetupExit
 from ..system import is_main_thread, signal
-from ..system.descriptors import is_open
-from .openstatus import OpenStatus
+from .making import Making
 from .refusals import require_known, require_work
-from .serving import Serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from typing import Any, NoReturn
 
     from ..look.explain import Explanation
 
     Schedule = Iterable[tuple[str | int, float]]
 
-DEFAULTS = {"umask": 0o022, "settle": 0.3}
 
-# In the foreground, where they are settings of the unit or the container: UMask=,
-# WorkingDirectory=, LimitCORE=.
-AS_GIVEN = {"umask": None, "working_directory": None, "prevent_core": False}
-
-
-class Daemon(Serving):
+class Daemon(Making):
     """Base class of a daemon: override `run`.
 
     :param pidfile: path of the pid file, or a `PidFile`
@@ -62,21 +47,12 @@ class Daemon(Serving):
     :raises OptionError: there is no option of that name
     """
 
-    # Class-level, so that a subclass need not call our __init__; it only has to have a pid file.
-    pidfile: Any = None
-    stdin: Any = None
-    stdout: Any = None
-    stderr: Any = None
-    options: Mapping[str, Any] = MappingProxyType({})
     #: What the command line said, once `main` has read it: ``verb``, ``json``, and what the
     #: options of the script's own parser are.
     arguments: Namespace | None = None
     did: Any = None  #: what the last verb has come to, for the line that is printed
-    #: Whether streams given as paths are used in the foreground, too.
-    foreground_streams = False
     #: How `stop` and `restart` stop it: pairs of a signal and the seconds to wait after it.
     stop_schedule: Schedule = SCHEDULE
-    stop_children = False
 
     def __init__(
         self,
@@ -235,104 +211,9 @@ class Daemon(Serving):
             atexit.register(Daemon.delpid, self)  # nobody else removes the status file then
             self._say_ready(None)
 
-    # --- making the context
-
-    def _require_outside(self) -> None:
-        if self._is_daemon():
-            raise DaemonError(
-                "this process is the daemon already; have another one start it anew, or replace "
-                "the program by os.execv()",
-                pid=os.getpid(),
-            )
-
-    def _lock(self) -> PidFile:
-        if self._context is not None and self._context.is_open:
-            lock: PidFile = self._context.pidfile  # a relative path would name another file here
-            return lock
-        return self.pidfile if isinstance(self.pidfile, PidFile) else PidFile(self.pidfile)
-
-    def _log(self) -> str:
-        """Where the daemon says what ends it, if that is a file."""
-        path = self._streams()["stderr"]
-        return os.path.abspath(os.fsdecode(path)) if _is_path(path) else ""
-
-    def _make_context(self, *, detach: bool = True) -> DaemonContext:
-        self._require_outside()
-        lock = self._lock()
-        if not lock.in_parts:  # the launcher must hold it when it replaces the status file
-            lock = PidFile(lock.path, lock.timeout)
-        self._said = StatusFile(path_of(lock.path))
-        require_known(self.options)
-        self.options = {name: lasting(value) for name, value in self.options.items()}
-        options = {**(DEFAULTS if detach else AS_GIVEN), **self.options}
-        options["signal_map"] = self._signal_map(options.get("signal_map"))
-        options["steps"] = _with_status(options.get("steps"), self._said)
-        streams = self._streams()
-        if not detach:
-            streams = _kept_streams(streams, paths=self.foreground_streams)
-        forced = detach and options.get("detach_process") == "force"
-        self._explicit = options.get("readiness") == "explicit"
-        if options.get("readiness") in (None, "open"):
-            options["readiness"] = "explicit"  # after setup(), which is ours to say
-        options.update(streams, detach_process="force" if forced else detach, pidfile=lock)
-        context = DaemonContext(**options)
-        context.on_round, context.on_wait = self._reload_if_due, self.on_wait
-        context.serves = True
-        return context
-
-    def _streams(self) -> dict[str, Any]:
-        """A traceback lands where the output goes."""
-        follows = self.stderr is None and _is_path(self.stdout)
-        stderr = self.stdout if follows else self.stderr
-        return {"stdin": self.stdin, "stdout": self.stdout, "stderr": stderr}
-
-    def _signal_map(self, given: Any) -> dict[int, Any]:
-        """Ours, then what is given; a name is that of a method of the daemon, or of the context."""
-        try:
-            own = dict(given or {})
-        except (TypeError, ValueError) as error:
-            raise refuse("signal_map", given, "a mapping of signal numbers to targets") from error
-        merged = {
-            **default_signal_map(),
-            signal.SIGTERM: self._on_terminate,
-            signal.SIGHUP: self._on_hangup,
-            **own,
-        }
-        return {
-            number: getattr(self, target, target) if isinstance(target, str) else target
-            for number, target in merged.items()
-        }
-
 
 class _Launched(BaseException):
     """In the launcher: the daemon is ready."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-
-
-def _with_status(steps: Any, file: StatusFile) -> Steps:
-    from ..steps import DEFAULT_STEPS
-
-    given = DEFAULT_STEPS if steps is None else as_steps(steps)
-    return (
-        given.insert_after("lock-pidfile", OpenStatus(file)) if "lock-pidfile" in given else given
-    )
-
-
-def _kept_streams(streams: dict[str, Any], *, paths: bool) -> dict[str, Any]:
-    """In the foreground, a stream stays as it is: one that is not given, and one that is a path
-    unless these are wanted.
-    """
-    return {
-        name: number if is_open(number) and _stays(given, paths) else given
-        for number, (name, given) in enumerate(streams.items())
-    }
-
-
-def _stays(given: Any, paths: bool) -> bool:
-    return given is None or (_is_path(given) and not paths)
-
-
-def _is_path(given: Any) -> bool:
-    return isinstance(given, (str, bytes, os.PathLike))

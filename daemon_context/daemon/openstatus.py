@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..sequence.step import Step
+from ..sequence.step import Step, Steps, as_steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..control.statusfile import StatusFile
     from ..options.frozen import Options
     from ..sequence import Walk
@@ -38,3 +40,13 @@ class OpenStatus(Step):
     def undo(self, walk: Walk, memory: None) -> None:
         walk.descriptors.discard(self.file.fd)
         self.file.restore()
+
+
+def with_status(given: Any, file: StatusFile) -> Steps:
+    """The steps with it, if they lock a pid file; the default ones where none are given."""
+    from ..steps import DEFAULT_STEPS
+
+    steps = DEFAULT_STEPS if given is None else as_steps(given)
+    if "lock-pidfile" not in steps:
+        return steps
+    return steps.insert_after("lock-pidfile", OpenStatus(file))

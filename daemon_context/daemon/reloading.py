@@ -21,6 +21,7 @@ LOG_LARGEST = 1 << 16  # characters of a refused reload
 class Reloading:
     """The part of `daemon.Serving` that reloads."""
 
+    # Class-level, so that a subclass need not call our __init__ first.
     _context: DaemonContext | None = None
     _looping = False
     _reload_due = False

@@ -31,7 +31,6 @@ class Serving(Reloading):
     """The daemon's side of `Daemon`, which see."""
 
     # Class-level, so that a subclass need not call our __init__ first.
-    _context: DaemonContext | None = None
     _alone: DaemonContext | None = None  # never opened: the loop of a run() that a test calls
     #: Called while a verb waits: what for, and for how many seconds by now.
     on_wait: Waiting | None = None
@@ -40,7 +39,6 @@ class Serving(Reloading):
     _setting_up = False
     _said_ready = False
     _explicit = False  # run() says itself when it is ready
-    _looping = False
     _said: StatusFile | None = None
     _asked = 0  # the signal by which a stop was requested
     _ended_by: BaseException | None = None
