@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .stopped import Stopped
+    from .stopping import Stopped
 
 
 def remember(path: str, stopped: Stopped) -> None:

@@ -14,7 +14,8 @@ from ..system import is_alive, stat_fields
 from ..system.endings import started_at
 from . import statusfile
 from .lastend import REQUESTED, as_told, in_words, last_of
-from .statusfile import TEXT_LARGEST
+from .statusfile import BEGUN, TEXT_LARGEST
+from .underway import is_underway
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,31 +75,28 @@ def status_of(pidfile: PidFile, log: str = "") -> Status:
     :param log: where it has said more about its end
     """
     holder = pidfile.holder()  # first: before there is an owner, a start has replaced the file
-    said = statusfile.read(statusfile.path_of(pidfile.path))
     if holder.state == "free":
+        said = statusfile.read(statusfile.path_of(pidfile.path))
         status = _status_unlocked(pidfile, said)
         return status if status.state == "unknown" else _with_end(status, said, log)
     if holder.state == "starting":
         return Status("starting", str(holder))
     if holder.state != "running":
         return Status("unknown", str(holder), pid=None)
-    return _status_running(holder, said)
+    return _status_running(pidfile.path, holder)
 
 
-def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
+def _status_running(path: str, holder: Holder) -> Status:
     from ..system.text import shown
 
     pid = holder.pid
+    said = statusfile.read_of(path, pid)
     visible = bool(pid) and stat_fields(pid or 0) is not None
     since = started_at(pid) if pid and visible else None
-    if said is None:
-        state, text, words = "running", None, ""
-    else:
-        text = said.get("text")
-        text = shown(text, TEXT_LARGEST, lines=True) if isinstance(text, str) else None
-        state = "ready" if said.get("ready") is True and not _settles(said) else "starting"
-        state = "stopping" if said.get("stopping") is True else state
-        words = f": {shown(text, TEXT_LARGEST)}" if text else ""
+    state = "stopping" if is_underway(path) else _state(said)
+    text = said.get("text") if said else None
+    text = shown(text, TEXT_LARGEST, lines=True) if isinstance(text, str) else None
+    words = f": {shown(text, TEXT_LARGEST)}" if text else ""
     name = f"running with pid {pid}" if pid else "running in another pid namespace"
     if holder.why:
         name += f", {holder.why}"
@@ -110,8 +108,24 @@ def _status_running(holder: Holder, said: dict[str, Any] | None) -> Status:
         since=since,
         text=text,
         visible=visible,
-        previous=as_told(said.get("previous")) if said else None,
+        previous=_previous(path, said),
     )
+
+
+def _state(said: dict[str, Any] | None) -> str:
+    """By the daemon's own words."""
+    if said is None:
+        return "running"
+    if said.get("stopping") is True or said.get("cleanup") == BEGUN:
+        return "stopping"
+    return "ready" if said.get("ready") is True and not _settles(said) else "starting"
+
+
+def _previous(path: str, said: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The end of the one before, also where the one that runs has no status file."""
+    if said is None:
+        return last_of(statusfile.read(statusfile.path_of(path)))
+    return as_told(said.get("previous"))
 
 
 def _with_end(status: Status, said: dict[str, Any] | None, log: str) -> Status:
@@ -136,8 +150,7 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
         return Status(
             "unknown",
             f"pid {lives}, which was started as the daemon, runs, but has let go of the lock: it "
-            "has closed it, or runs another program; end it by its pid, or start: that takes the "
-            "file over",
+            "has closed it, or runs another program",
         )
     if not os.path.lexists(pidfile.path):
         return Status("stopped", "not running")
@@ -147,7 +160,7 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     named = pidfile.read_pid()
     if named is None:
         return Status("stopped", "not running")
-    ours = said is not None and "ended" not in said
+    ours = said is not None and "ended" not in said and said.get("pid") == named
     if not ours and not os.path.lexists(pidfile.path + SUFFIX) and is_alive(named):
         return Status(
             "unknown",

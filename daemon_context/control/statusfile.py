@@ -1,9 +1,9 @@
 """What a daemon tells others: a small JSON file beside the pid file.
 
 Ready or not, a few words about the state, how the last reload ended, and at last how the daemon
-did: the file outlives it. Nobody acts on a pid from it: who the daemon is, the record beside the
-pid file tells. Mode 0600, because the words may be private; who may not read it gets None for its
-values.
+did: the file outlives it, and so names the process whose words they are. Nobody acts on a pid from
+it: who the daemon is, the record beside the pid file tells. Mode 0600, because the words may be
+private; who may not read it gets None for its values.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import os
 from _thread import allocate_lock
 from time import time
 
+from ..pidfile.holder import SUFFIX as LOCK
+from ..pidfile.locks import read_with
+from ..pidfile.record import Record, identify
 from ..system import SignalsHeld
 from ..system.descriptors import is_still, lifted
 from .lastend import last_of
@@ -30,7 +33,7 @@ MODE = 0o600
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 LARGEST = 1 << 20  # room for the capped texts, at the twelve bytes that JSON needs for some
 TEXT_LARGEST = 1 << 14
-TRACEBACK_LARGEST = 1 << 15
+WRITER = ("pid", "started", "inode", "namespace", "boot")
 
 
 def path_of(pidfile: str) -> str:
@@ -50,6 +53,21 @@ def read(path: str) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def read_of(pidfile: str, pid: int | None) -> dict[str, Any] | None:
+    """What the daemon says that lives, of this pid; None also where an earlier one has said it."""
+    said = read(path_of(pidfile))
+    # Empty: whose it will be is being started.
+    return said if not said or _is_by(said, pidfile, pid) else None
+
+
+def _is_by(said: dict[str, Any], pidfile: str, pid: int | None) -> bool:
+    try:
+        record = read_with(Record.read, pidfile + LOCK)
+    except OSError:  # not for this user to read
+        return pid is not None and said.get("pid") == pid
+    return record is not None and all(said.get(n) == getattr(record, n) for n in WRITER)
 
 
 class StatusFile:
@@ -80,7 +98,7 @@ class StatusFile:
 
         :raises OSError: it can't be told that the daemon is ready; what comes later may be lost
         """
-        self.values.update(values, told=time(), pid=os.getpid())
+        self.values.update(values, told=time(), **identify())
         self.due = True
         # Who comes in the middle of it, a signal handler or a thread, leaves the writing to who is
         # at it: waiting for that could last for ever.

@@ -1,4 +1,4 @@
-"""Waiting for what another process is at: a start, or a stop."""
+"""Waiting for what another process is at: a start, a stop, a reload."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .status import status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..pidfile import PidFile
     from ..pidfile.holder import Holder
@@ -20,24 +20,30 @@ STOPPING = 60.0  # seconds to wait for a stop that is under way
 TICK = 0.02  # seconds between looks at what has no event: the lock, the status file
 
 
+def looks(seconds: float, what: str, waiting: Waiting | None) -> Iterator[None]:
+    """One each `TICK`, for so long; who waits is told about once a second what for."""
+    begun = told = now = monotonic()
+    while now - begun < seconds:
+        yield
+        sleep(TICK)
+        now = monotonic()
+        if waiting is not None and now - told > 1:
+            told = now
+            waiting(what, now - begun)
+
+
 def settled(pidfile: PidFile, waiting: Waiting | None) -> Holder:
     """Who holds the lock, once a start that is under way has come to its end."""
-    begun = told = monotonic()
-    while (holder := pidfile.holder()).state == "starting" and monotonic() - begun < STARTING:
-        sleep(TICK)
-        if waiting is not None and monotonic() - told > 1:
-            told = monotonic()
-            waiting("the start that is under way", told - begun)
+    holder = pidfile.holder()
+    for _ in looks(STARTING, "the start that is under way", waiting):
+        if holder.state != "starting":
+            break
+        holder = pidfile.holder()
     return holder
 
 
 def finish_stopping(pidfile: PidFile, waiting: Waiting | None = None) -> None:
     """Wait for the end of a daemon that is stopping, for `STOPPING` seconds at most."""
-    begun = told = monotonic()
-    while monotonic() - begun < STOPPING:
+    for _ in looks(STOPPING, "the daemon that is stopping to end", waiting):
         if status_of(pidfile).state != "stopping":
-            return
-        if waiting is not None and monotonic() - told > 1:
-            told = monotonic()
-            waiting("the daemon that is stopping to end", told - begun)
-        sleep(TICK)
+            break

@@ -11,7 +11,6 @@ import os
 import sys
 
 from .. import control
-from ..control.status import Status, status_of
 from ..embedding import SCHEDULE
 from ..embedding.target import forget_launcher, run_to_exit
 from ..errors import SetupExit
@@ -156,9 +155,9 @@ class Daemon(Making):
         else:
             self.did = control.reload(self._lock(), timeout, self.on_wait)
 
-    def status(self) -> Status:
+    def status(self) -> control.Status:
         """What can be known about the daemon from here. Changes nothing."""
-        return status_of(self._lock(), self._log())
+        return control.status_of(self._lock(), self._log())
 
     def run_foreground(self) -> int:
         """The same steps, signals and lock without detaching; streams that are not given stay.

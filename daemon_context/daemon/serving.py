@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, NoReturn
 
-    from ..control import Waiting
+    from ..control.waiting import Waiting
 
 
 CHILDREN = 1.0  # seconds from SIGTERM to SIGKILL, for what the daemon leaves behind
@@ -149,6 +149,7 @@ class Serving(Reloading):
         error: BaseException | None = None
         try:
             self._setting_up = True
+            self._tell()  # from now on the status file is this process's, whatever ends it
             self._beside_run(self.setup)
             self._setting_up = False
             self._end_if_asked()

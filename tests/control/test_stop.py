@@ -6,6 +6,8 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.helpers import support
 
 SLOW = """
@@ -96,6 +98,84 @@ def test_while_it_stops(box: support.Sandbox) -> None:
     assert done.stdout == f"Slow: started, pid {box.pid()}\n"
     assert stopping.wait(20) == 0
     assert box.run(script, "stop").returncode == 0
+
+
+def state(box: support.Sandbox, script: Path) -> str:
+    return str(json.loads(box.run(script, "status", "--json").stdout)["state"])
+
+
+def test_one_that_does_not_listen_is_stopping_while_a_stop_waits(box: support.Sandbox) -> None:
+    """And no longer, however the stop ends."""
+    run = STUBBORN.replace(
+        "time.sleep(1000)", "[self.tell('busy') or time.sleep(0.05) for _ in iter(int, 1)]"
+    )
+    script = slow(box, run=run)
+    assert box.run(script, "start").returncode == 0
+    pid = box.pid()
+    stopping = box.popen(script, "stop", "--timeout", "1000")
+    support.until(lambda: state(box, script) == "stopping")
+    assert f"running with pid {pid}, stopping: busy" in box.run(script, "status").stdout
+    stopping.kill()
+    stopping.wait()
+    assert state(box, script) == "ready"
+    stopping = box.popen(script, "stop", "--timeout", "2")
+    support.until(lambda: state(box, script) == "stopping")
+    assert box.run(script, "start").stdout == f"Slow: started, pid {box.pid()}\n"
+    assert (stopping.wait(20), box.pid() != pid) == (0, True)
+    assert box.run(script, "stop", "--timeout", "0").returncode == 0
+
+
+@pytest.mark.root
+def test_a_strangers_lock_is_no_stop(box: support.Sandbox, public: Path) -> None:
+    script = box.script(f"""
+        from daemon_context import Daemon
+        class D(Daemon):
+            def run(self):
+                self.sleep()
+        D("{public}/d.pid").main()
+    """, "daemon.py")  # fmt: skip
+    assert box.run(script, "start").returncode == 0
+    stranger = box.popen(f"""
+        import fcntl, os, sys
+        os.setuid(65534)
+        file = open("{public}/d.pid")
+        fcntl.lockf(file, fcntl.LOCK_SH)
+        print("locked", flush=True)
+        sys.stdin.read()
+    """)
+    assert stranger.stdout is not None
+    assert stranger.stdout.readline() == "locked\n"
+    assert state(box, script) == "ready"
+    assert "runs already" in box.run(script, "start").stdout
+    stranger.kill()
+    assert box.run(script, "stop").returncode == 0
+
+
+@pytest.mark.parametrize("end", ["return", "raise OSError(5)", "sys.exit(3)"])
+def test_one_that_ends_by_itself_is_stopping_while_it_tidies_up(
+    box: support.Sandbox, end: str
+) -> None:
+    script = slow(
+        box, "open('cleaning', 'w').close(); time.sleep(1000)", run=f"self.sleep(0.5); {end}"
+    )
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: (box.path / "cleaning").exists())
+    assert state(box, script) == "stopping"
+
+
+def test_one_that_has_let_go_of_its_lock(box: support.Sandbox) -> None:
+    """What to do about it is said once."""
+    script = slow(box, run="os.closerange(3, 100); open('closed', 'w').close(); time.sleep(1000)")
+    assert box.run(script, "start").returncode == 0
+    support.until(lambda: (box.path / "closed").exists())
+    pid = box.pid()
+    for verb in ("status", "stop", "reload", "restart"):
+        done = box.run(script, verb)
+        said = done.stdout + done.stderr
+        assert done.returncode == (4 if verb == "status" else 1)
+        assert said.count(f"pid {pid}") == 1
+        assert said.count("has let go of the lock") == 1
+        assert said.count("start: that takes the file over") == (verb != "status")
 
 
 CHILD_PROGRAM = """

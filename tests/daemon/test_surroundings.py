@@ -81,7 +81,7 @@ def test_foreign_pid_file_of_a_live_process_is_refused(
     assert "nothing proves" in done.stderr
     assert f"{str(box.path / 'd.pid')!r} names pid" in done.stderr
     assert done.stderr.endswith(
-        "; end it by its pid if it is, or start: that takes the file over\n"
+        "; end it by its pid if it is the daemon, or start: that takes the file over\n"
     )
     assert innocent.poll() is None
     innocent.kill()
