@@ -13,9 +13,9 @@ import os
 import re
 import sys
 from datetime import datetime
-from time import monotonic, sleep
 
 from ..control import NotRunning, NotTold
+from ..control.waiting import STARTING, looks
 from ..embedding import SCHEDULE
 from ..errors import DaemonError, OptionError, SequenceError, SetupExit, lock_class
 from ..system import ancestors
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 GENERIC, USAGE, NO_PERMISSION, NOT_CONFIGURED, NOT_RUNNING = 1, 2, 4, 6, 7
 LINE_LARGEST = 1 << 15
-STARTING, TICK = 30.0, 0.02  # seconds to wait for a start that is under way; between two looks
 INTERRUPTED = 128 + 2  # as a shell says it of SIGINT
 STATES = {"ready": 0, "running": 0, "starting": 0, "stopping": 0}
 STATES |= {"dead": 1, "stopped": 3, "unknown": 4}
+REFUSED = {"starting": "is being started", "ready": "runs already", "running": "runs already"}
 
 
 def main(
@@ -106,34 +106,32 @@ def _status_of(error: DaemonError) -> int:
 
 
 def _start(daemon: Daemon, options: argparse.Namespace) -> int:
-    deadline = monotonic() + STARTING
-    while not _started(daemon, deadline):
-        sleep(TICK)
+    for _ in looks(STARTING, "the start that is under way", daemon.on_wait):
+        refused = _refused(daemon)
+        if refused is None:
+            break
+    if refused is not None:
+        raise refused
     return 0
 
 
-def _started(daemon: Daemon, deadline: float) -> bool:
-    """False: try again. Another one is at the pid file: it starts, and may fail, or clears away."""
+def _refused(daemon: Daemon) -> DaemonError | None:
+    """Start it. An error is worth trying again: another one is at the pid file, which starts, or
+    clears away, or has failed and ended since.
+    """
     try:
         daemon.start()
         _say(daemon, _done(daemon, "started"))
     except lock_class("AlreadyRunning") as error:
-        if not error.errno and error.pid is None and not _runs(daemon):
-            if monotonic() < deadline:
-                return False
-            raise
         # Another library's, or what a dead one left behind; or the daemon's own, whose program runs
         # once more in a child of it.
         if error.errno or (error.pid is not None and error.pid in ancestors()):
             raise
-        how = "is being started" if daemon.status().state == "starting" else "runs already"
-        _say(daemon, f"{how}{f', pid {error.pid}' if error.pid else ''}")
-    return True
-
-
-def _runs(daemon: Daemon) -> bool:
-    """Whether one lives, also in another pid namespace."""
-    return daemon.status().state in ("ready", "running")
+        state = daemon.status().state
+        if state not in REFUSED or (state == "starting" and error.pid is None):
+            return error
+        _say(daemon, f"{REFUSED[state]}{f', pid {error.pid}' if error.pid else ''}")
+    return None
 
 
 def _stop(daemon: Daemon, options: argparse.Namespace) -> int:

@@ -333,6 +333,38 @@ def test_a_start_that_meets_another_ones_start_says_what_has_come_of_it(
     assert program.wait() == 0
 
 
+def test_a_start_that_is_refused_by_one_that_has_failed_since_starts(
+    box: support.Sandbox,
+) -> None:
+    script = box.script("""
+        import os, time
+        from daemon_context import AlreadyRunning, Daemon
+        fail, pidfile = map(os.path.abspath, ("fail", "d.pid"))
+        class D(Daemon):
+            def start(self):
+                try:
+                    super().start()
+                except AlreadyRunning:
+                    open(fail, "w").close()
+                    while os.path.exists(pidfile):
+                        time.sleep(0.01)
+                    raise
+            def setup(self):
+                if not os.path.exists(fail):
+                    while not os.path.exists(fail):
+                        time.sleep(0.01)
+                    raise OSError("no blood")
+            def run(self):
+                self.sleep()
+        D(pidfile).main()
+    """)
+    first = box.popen(script, "start")
+    old = box.pid()
+    done = box.run(script, "start")
+    assert (done.returncode, done.stdout) == (0, f"D: started, pid {box.pid()}\n")
+    assert (first.wait(20), box.pid() != old) == (1, True)
+
+
 def test_options_that_can_be_read_once_are_there_for_every_start(box: support.Sandbox) -> None:
     done = box.run("""
         import os, signal
