@@ -7,9 +7,9 @@ is; the status file beside it has the daemon's own words.
 from __future__ import annotations
 
 import os
-from time import monotonic
+from time import monotonic, sleep
 
-from ..pidfile.holder import SUFFIX, let_go
+from ..pidfile.holder import LOOKS, RETRY, SUFFIX, let_go
 from ..system import is_alive, stat_fields
 from ..system.endings import started_at
 from . import statusfile
@@ -145,7 +145,7 @@ def _settles(said: dict[str, Any]) -> bool:
 
 def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     """Nobody holds the lock: not running, if the file is one of ours."""
-    lives = let_go(pidfile.path)
+    lives = _without_lock(pidfile.path)
     if lives:
         return Status(
             "unknown",
@@ -168,6 +168,16 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
             "it is the daemon: nobody holds the file's lock",
         )
     return Status("dead", f"not running, but its pid file is there (it was pid {named})")
+
+
+def _without_lock(path: str) -> int | None:
+    """Who was the daemon and lives on. What is ending loses its locks before its last thread."""
+    for _ in range(LOOKS):
+        pid = let_go(path)
+        if pid is None:
+            return None
+        sleep(RETRY)
+    return pid
 
 
 def _reader(path: str) -> str:

@@ -178,6 +178,24 @@ def test_one_that_has_let_go_of_its_lock(box: support.Sandbox) -> None:
         assert said.count("start: that takes the file over") == (verb != "status")
 
 
+@pytest.mark.root
+def test_one_that_is_ending_has_not_let_go_of_its_lock(box: support.Sandbox, public: Path) -> None:
+    """Its last thread ends later, and this one may not remove the files."""
+    done = box.run(f"""
+        import os, time
+        from daemon_context import Daemon, DaemonContext
+        states = set()
+        for _ in range(20):
+            context = DaemonContext(pidfile="{public}/d.pid", uid=65534, gid=65534)
+            os.kill(context.spawn(time.sleep, 1000).pid, 15)
+            while (state := Daemon("{public}/d.pid").status().state) == "running":
+                pass
+            states.add(state)
+        print(states)
+    """)
+    assert (done.stdout, done.stderr) == ("{'dead'}\n", "")
+
+
 CHILD_PROGRAM = """
     import signal, sys, time
     def asked(*args):

@@ -169,7 +169,8 @@ STATUS = """
         def setup(self):
             self.say(False)
         def say(self, reloaded):
-            said = {"ready": True, "text": WICKED + "x" * 800_000, "reloads": int(reloaded)}
+            said = {**self._said.values, "ready": True, "reloads": int(reloaded)}
+            said["text"] = WICKED + "x" * 800_000
             if reloaded:
                 said["text"] = ""
                 said["reload_error"] = {"class": LONG, "text": LONG, "notes": [LONG],
