@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -118,9 +121,13 @@ def test_one_that_does_not_listen_is_stopping_while_a_stop_waits(box: support.Sa
     stopping.kill()
     stopping.wait()
     assert state(box, script) == "ready"
-    stopping = box.popen(script, "stop", "--timeout", "2")
+    stopping = box.popen(script, "stop", "--timeout", "1000")
     support.until(lambda: state(box, script) == "stopping")
-    assert box.run(script, "start").stdout == f"Slow: started, pid {box.pid()}\n"
+    starting = box.popen(script, "start")
+    with pytest.raises(subprocess.TimeoutExpired):
+        starting.wait(1)
+    os.kill(pid, signal.SIGKILL)
+    assert starting.communicate(timeout=20)[0] == f"Slow: started, pid {box.pid()}\n"
     assert (stopping.wait(20), box.pid() != pid) == (0, True)
     assert box.run(script, "stop", "--timeout", "0").returncode == 0
 
