@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
+    from ..errors import DaemonError
+
     Self = TypeVar("Self", bound="PidFile")
 
 # What programs import from `lockfile.pidlockfile` together with its class.
@@ -64,12 +66,13 @@ class PidFile(LockedFile):
         :raises LockTimeout: it was still held when the time was over (``lockfile.LockTimeout``)
         :raises PidFileError: the file can't be used (``lockfile.LockFailed``)
         """
-        if self._owned and self.i_am_locking():
-            return
         user = os.geteuid()
         try:
-            self.begin(user, timeout=timeout)
-            self.own(user)
+            if not self.i_am_locking():
+                self.begin(user, timeout=timeout)
+                self._record(user)  # of files that were looked at just now, unlike `own`
+            elif not self._owned:
+                self.own(user)
         except BaseException:
             self.abandon()
             raise
@@ -80,15 +83,19 @@ class PidFile(LockedFile):
         :raises NotLocked: nobody holds it (``lockfile.NotLocked``)
         :raises NotMyLock: this process does not hold it (``lockfile.NotMyLock``)
         """
-        if not self.i_am_locking():
-            text = f"cannot release the pid file {self.path!r}: "
-            holder = self.holder()
-            if holder.state == "free":
-                text += "nobody holds its lock; acquire it first"
-                raise lock_error("NotLocked", text, path=self.path)
-            text += f"{holder}; only the process and the object that acquired it may release it"
-            raise lock_error("NotMyLock", text, path=self.path, pid=holder.pid)
-        self._let_go()
+        fds = self.descriptors if self._process == os.getpid() else set()
+        if self._lock_fd not in fds:
+            raise self._not_mine()
+        self._let_go(fds)
+
+    def _not_mine(self) -> DaemonError:
+        text = f"cannot release the pid file {self.path!r}: "
+        holder = self.holder()
+        if holder.state == "free":
+            text += "nobody holds its lock; acquire it first"
+            return lock_error("NotLocked", text, path=self.path)
+        text += f"{holder}; only the process and the object that acquired it may release it"
+        return lock_error("NotMyLock", text, path=self.path, pid=holder.pid)
 
     def is_locked(self) -> bool:
         """Whether anybody holds the lock."""

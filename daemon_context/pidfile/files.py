@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import errno
 import os
-from time import sleep
+from time import monotonic, sleep
 
 from ..system import open_pidfd, poll
-from ..system.descriptors import lifted
+from ..system.descriptors import is_still, lifted
 from .fitness import require_fit, require_fit_place
-from .holder import SUFFIX, Holder, foreign, older
-from .locks import OPEN_FLAGS, read_with, share
+from .holder import SUFFIX, Holder, foreign, holder_of, older
+from .locks import OPEN_FLAGS, open_for_reading, read_with, share
 
 LOCK_MODE = 0o600  # who may open it could lock it
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
 RETRY = 0.01  # seconds, where there is no process to wait for
+REPLACED = "somebody removed or replaced it during the start"
+
+
+def created(path: str, file: str, daemon_uid: int) -> int | None:
+    """A new file, whose number may be one of the standard streams'; None where there is one.
+
+    :param path: the pid file
+    :param file: the same, or the lock file beside it
+    """
+    try:
+        return os.open(file, CREATE, LOCK_MODE)
+    except FileExistsError:
+        return None
+    except OSError:
+        require_fit_place(path, file, daemon_uid)  # has better words
+        raise
 
 
 def open_lock(path: str, daemon_uid: int) -> int | None:
     """Open or create; None if the file came or went in between, so try again."""
     file = path + SUFFIX
-    try:
-        return lifted(os.open(file, CREATE, LOCK_MODE))
-    except FileExistsError:
-        pass
-    except OSError:
-        require_fit_place(path, file, daemon_uid)  # has better words
-        raise
+    fd = created(path, file, daemon_uid)
+    if fd is not None:
+        return lifted(fd)
     require_fit_place(path, file, daemon_uid)
     try:
         fd = lifted(os.open(file, os.O_RDWR | OPEN_FLAGS))
@@ -55,6 +67,33 @@ def _is_fit(fd: int, path: str, daemon_uid: int) -> bool:
     return bool(found.st_nlink)
 
 
+def in_the_way(path: str, fd: int) -> Holder:
+    """Who has the lock of the lock file, which we could not take."""
+    found = os.fstat(fd)
+    if not is_named(path + SUFFIX, found):
+        return Holder("free")  # at the end of its daemon
+    holder = holder_of(path, fd)
+    if holder.pid == os.getpid() and holder.proven:
+        return Holder("here", holder.pid)
+    # The daemon's user may hold a file of his own for ever; a start of his finds it replaced.
+    if found.st_uid not in (0, os.geteuid()) and holder.state != "running":
+        os.unlink(path + SUFFIX)
+        return Holder("free")
+    return holder
+
+
+def judged(path: str, fd: int, found: os.stat_result) -> Holder | None:
+    """None: a start may go on with the lock file, whose lock it has; free: not with this one."""
+    if not is_named(path + SUFFIX, found):
+        return Holder("free")  # unlinked between open and lock
+    if found.st_uid != os.geteuid():  # a dead daemon's, whose user could forge a record
+        os.unlink(path + SUFFIX)
+        return Holder("free")
+    if found.st_mode & 0o777 != LOCK_MODE:
+        os.fchmod(fd, LOCK_MODE)
+    return None
+
+
 def clear(path: str, daemon_uid: int) -> Holder | None:
     """Remove the pid file of a dead daemon; or who holds it, if anybody does."""
     require_fit_place(path, path, daemon_uid)
@@ -70,6 +109,21 @@ def _cleared(fd: int, path: str, daemon_uid: int) -> Holder | None:
     if holder is None:
         os.unlink(path)
     return holder
+
+
+def reopened(path: str, found: os.stat_result) -> int:
+    """The same file, opened for reading only. By the path, as ``/proc`` may be out of reach.
+
+    :raises OSError: it is another one by now
+    """
+    fd = open_for_reading(path)
+    if fd is None:
+        raise OSError(errno.ESTALE, REPLACED)
+    fd = lifted(fd)
+    if not is_still(fd, found):
+        os.close(fd)
+        raise OSError(errno.ESTALE, REPLACED)
+    return fd
 
 
 def is_named(path: str, found: os.stat_result) -> bool:
@@ -101,6 +155,19 @@ def write(fd: int, data: bytes) -> None:
     if os.pwrite(fd, data, 0) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.ftruncate(fd, len(data))
+
+
+def wait_for(path: str, holder: Holder, deadline: float, wait: float) -> None:
+    """The holder to let go, for a while.
+
+    :raises AlreadyRunning: there is no time to wait; LockTimeout: it is over
+    """
+    left = deadline - monotonic()
+    if not wait or left <= 0:
+        from .refusals import refused
+
+        raise refused(path, holder, wait)
+    wait_a_while(holder.pid if holder.proven and holder.pid != os.getpid() else None, left)
 
 
 def wait_a_while(pid: int | None, seconds: float) -> None:

@@ -22,10 +22,10 @@ def require_sense(timeout: object) -> None:
 
     :raises OptionError: the timeout can't be one
     """
-    from ..errors import refuse
-
     require_support()
     if not isinstance(timeout, (int, float, type(None))):
+        from ..errors import refuse
+
         expected = "None or a number of seconds to wait for the pid file's lock"
         raise refuse("timeout", timeout, expected)
 

@@ -85,13 +85,14 @@ def look(path: str) -> Holder:
     :raises OSError: nobody can tell
     """
     try:
-        found = read_with(lambda fd: _holder(path, fd), path + SUFFIX)
+        found = read_with(lambda fd: holder_of(path, fd), path + SUFFIX)
     except PermissionError:
         return _shown_to_anyone(path)
     return found or Holder("free")
 
 
-def _holder(path: str, fd: int) -> Holder:
+def holder_of(path: str, fd: int) -> Holder:
+    """The same, of its open lock file."""
     kind = locked(fd)
     if kind == FREE:
         return Holder("free")

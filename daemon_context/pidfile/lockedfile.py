@@ -13,10 +13,10 @@ from ..errors import DaemonError
 from ..system import SignalsHeld
 from ..system.descriptors import close_quietly, is_still, lifted
 from ..system.paths import absolute_path
-from .files import CREATE, LOCK_MODE, clear, is_named, open_lock, removed, wait_a_while, write
+from . import files
 from .fitness import failed, require_fit_place, require_sense
 from .holder import SUFFIX, Holder, foreign_at, look
-from .locks import ALIVE, FREE, STARTING, lock, open_for_reading, share, try_lock, unshare
+from .locks import ALIVE, FREE, STARTING, lock, share, try_lock, unshare
 from .record import identify, written
 
 TYPE_CHECKING = False
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 MODE = 0o644  # FHS: readable by all
-REPLACED = "somebody removed or replaced it during the start"
 
 _held: set[LockedFile] = set()
 
@@ -108,7 +107,8 @@ class LockedFile:
             lock(self._lock_fd, STARTING)
             self._open_readers(daemon_uid)
             return
-        self.forget()  # a copy that a native fork made
+        if self._found:
+            self.forget()  # a copy that a native fork made
         require_sense(self.timeout)
         try:
             self._lock(daemon_uid, self.timeout if timeout is None else timeout)
@@ -135,35 +135,44 @@ class LockedFile:
             )
         begun_in, self._process = self._process, os.getpid()
         try:
-            if self.descriptors != self._found.keys():
-                raise OSError(errno.EBADF, "somebody closed its descriptor during the start")
-            if in_reach and not self._has_names():
-                raise OSError(errno.ESTALE, REPLACED)
-            self._own(daemon_uid, os.getpgid(0) if begun_in != self._process else 0)
+            self._require_unchanged(in_reach)
         except OSError as error:
             raise failed(self.path, error, "write") from error
+        self._record(daemon_uid, os.getpgid(0) if begun_in != self._process else 0)
 
-    def _own(self, daemon_uid: int, session: int = 0) -> None:
-        write(self._lock_fd, written(self.path, daemon_uid, session))
-        write(self._fd, b"%d\n" % os.getpid())
-        os.fchmod(self._fd, MODE)  # not before: who can read it, reads all of it
-        lock(self._lock_fd, ALIVE)
-        self._give_up_writing()
+    def _require_unchanged(self, in_reach: bool) -> None:
+        """Since the start began, in which others' code has run: steps, hooks, handlers."""
+        if self.descriptors != self._found.keys():
+            raise OSError(errno.EBADF, "somebody closed its descriptor during the start")
+        if in_reach and not all(
+            files.is_named(path, self._found[fd]) for path, fd in self._names()
+        ):
+            raise OSError(errno.ESTALE, files.REPLACED)
+
+    def _record(self, daemon_uid: int, session: int = 0) -> None:
+        """Write who this process is."""
+        try:
+            files.write(self._lock_fd, written(self.path, daemon_uid, session))
+            files.write(self._fd, b"%d\n" % self._process)
+            os.fchmod(self._fd, MODE)  # not before: who can read it, reads all of it
+            lock(self._lock_fd, ALIVE)
+            self._give_up_writing()
+        except OSError as error:
+            raise failed(self.path, error, "write") from error
         self._owned = True
 
     def resume(self) -> None:
         """Hold the lock as before a `begin` that found it held: in the launcher, to undo that."""
         if not self._owned:
-            for reader in self._readers.values():
-                del self._found[reader]
-                os.close(reader)
-            self._readers = {}
+            self._close_readers()
             self.own(os.geteuid())
 
     def forget(self) -> None:
         """Close this process's copies; whoever else has the lock keeps it."""
+        self._close(self.descriptors)
+
+    def _close(self, fds: set[int]) -> None:
         _held.discard(self)
-        fds = self.descriptors
         self._owned = False
         self._reset()
         for fd in fds:
@@ -171,20 +180,18 @@ class LockedFile:
 
     def abandon(self) -> None:
         """Remove the files where that is permitted, and unlock them."""
-        if self._intact(self._lock_fd):
-            self._let_go()
-        else:
-            self.forget()
+        self._let_go(self.descriptors)
 
-    def _let_go(self) -> None:
+    def _let_go(self, fds: set[int]) -> None:
         # Also for copies that a native fork's child has, where the file stays.
         try:
-            if self._intact(self._fd) and not removed(self.path, self._found[self._fd]):
-                unshare(self._fd)
-            if not removed(self.path + SUFFIX, self._found[self._lock_fd]):
-                lock(self._lock_fd, FREE)
+            if self._lock_fd in fds:
+                if self._fd in fds and not files.removed(self.path, self._found[self._fd]):
+                    unshare(self._fd)
+                if not files.removed(self.path + SUFFIX, self._found[self._lock_fd]):
+                    lock(self._lock_fd, FREE)
         finally:
-            self.forget()
+            self._close(fds)
 
     def _noted(self, fd: int) -> int:
         """Note what the descriptor is; where that can't be told, it is closed."""
@@ -195,11 +202,8 @@ class LockedFile:
             raise
         return fd
 
-    def _has_names(self) -> bool:
-        return all(
-            is_named(path, self._found[fd])
-            for path, fd in ((self.path, self._fd), (self.path + SUFFIX, self._lock_fd))
-        )
+    def _names(self) -> tuple[tuple[str, int], ...]:
+        return (self.path, self._fd), (self.path + SUFFIX, self._lock_fd)
 
     # --- getting it
 
@@ -211,31 +215,21 @@ class LockedFile:
                 holder = self._try(daemon_uid)
             if holder is None:
                 return
-            self._wait_for(holder, deadline, wait)
-
-    def _wait_for(self, holder: Holder, deadline: float, wait: float) -> None:
-        if holder.state == "free":
-            return  # let go in between
-        left = deadline - monotonic()
-        if not wait or left <= 0:
-            from .refusals import refused
-
-            raise refused(self.path, holder, wait)
-        wait_a_while(holder.pid if holder.proven and holder.pid != os.getpid() else None, left)
+            if holder.state != "free":
+                files.wait_for(self.path, holder, deadline, wait)
 
     def _try(self, daemon_uid: int) -> Holder | None:
         """Lock it, and make a new pid file; or who holds it; free: try again."""
-        fd = open_lock(self.path, daemon_uid)
+        fd = files.open_lock(self.path, daemon_uid)
         if fd is None:
             return Holder("free")
         try:
-            if not try_lock(fd):
-                return self._in_the_way(fd)
-            if not self._take(fd):
-                return Holder("free")
+            holder = self._take(fd)
         finally:
             if self._lock_fd != fd:
                 os.close(fd)
+        if holder is not None:
+            return holder
         identify()
         holder = self._make_pidfile(daemon_uid)
         if holder is not None:
@@ -244,40 +238,23 @@ class LockedFile:
         self._open_readers(daemon_uid)
         return None
 
-    def _in_the_way(self, fd: int) -> Holder:
-        holder = look(self.path)
-        if holder.pid == os.getpid() and holder.proven:
-            return Holder("here", holder.pid)
-        # The daemon's user may hold a file of his own for ever; a start of his finds it replaced.
-        if os.fstat(fd).st_uid not in (0, os.geteuid()) and holder.state != "running":
-            os.unlink(self.path + SUFFIX)
-            return Holder("free")
-        return holder
-
-    def _take(self, fd: int) -> bool:
-        """Go on with the lock file; False: it is another one by now, or has to be."""
+    def _take(self, fd: int) -> Holder | None:
+        """Take the lock file; or who holds it; free: it is another one by now, or has to be."""
+        if not try_lock(fd):
+            return files.in_the_way(self.path, fd)
         found = os.fstat(fd)
-        if not is_named(self.path + SUFFIX, found):
-            return False  # unlinked between open and lock
-        if found.st_uid != os.geteuid():  # a dead daemon's, whose user could forge a record
-            os.unlink(self.path + SUFFIX)
-            return False
-        if found.st_mode & 0o777 != LOCK_MODE:
-            os.fchmod(fd, LOCK_MODE)
-        self._found[fd] = found
-        self._lock_fd, self._process = fd, os.getpid()
-        _held.add(self)
-        return True
+        holder = files.judged(self.path, fd, found)
+        if holder is None:
+            self._found[fd] = found
+            self._lock_fd, self._process = fd, os.getpid()
+            _held.add(self)
+        return holder
 
     def _make_pidfile(self, daemon_uid: int) -> Holder | None:
         """A new one, so that nobody has it open or locked; or who holds the one that is there."""
-        try:
-            fd = os.open(self.path, CREATE, LOCK_MODE)
-        except FileExistsError:
-            return clear(self.path, daemon_uid) or Holder("free")
-        except OSError:
-            require_fit_place(self.path, self.path, daemon_uid)  # has better words
-            raise
+        fd = files.created(self.path, self.path, daemon_uid)
+        if fd is None:
+            return files.clear(self.path, daemon_uid) or Holder("free")
         try:
             self._fd = self._noted(lifted(fd))
         except OSError:
@@ -290,16 +267,9 @@ class LockedFile:
 
     def _open_readers(self, daemon_uid: int) -> None:
         """Where the daemon becomes another user: what it gets in the place of what could write."""
-        if daemon_uid == os.geteuid():
-            return
-        for path, fd in ((self.path, self._fd), (self.path + SUFFIX, self._lock_fd)):
-            # By the path, as `/proc` may be out of reach.
-            reader = open_for_reading(path)
-            if reader is None:
-                raise OSError(errno.ESTALE, REPLACED)
-            self._readers[fd] = reader = self._noted(lifted(reader))
-            if not os.path.samestat(self._found[reader], self._found[fd]):
-                raise OSError(errno.ESTALE, REPLACED)
+        if daemon_uid != os.geteuid():
+            for path, fd in self._names():
+                self._readers[fd] = self._noted(files.reopened(path, self._found[fd]))
 
     def _give_up_writing(self) -> None:
         for fd, reader in self._readers.items():
@@ -308,8 +278,12 @@ class LockedFile:
             else:
                 share(reader)
             os.dup2(reader, fd, inheritable=False)
-            os.close(reader)
+        self._close_readers()
+
+    def _close_readers(self) -> None:
+        for reader in self._readers.values():
             del self._found[reader]
+            os.close(reader)
         self._readers = {}
 
 

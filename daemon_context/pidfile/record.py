@@ -21,25 +21,31 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 13
 NUMBERS = ("pid", "started", "inode", "namespace", "uid", "session")
-_told: tuple[int, dict[str, int | str]] = (0, {})
+_told = 0, ""
+_boot = ""  # this one, once it could be read
 
 
-def identify() -> dict[str, int | str]:
-    """What names this process. Asked of ``/proc`` once, which a chroot has not: do it before."""
+def identify() -> str:
+    """The lines of the record that name this process. Asked of ``/proc`` once, which a chroot has
+    not: do it before.
+    """
     global _told
     pid = os.getpid()
     if _told[0] != pid:
-        _told = pid, {"pid": pid, "started": started(pid), "inode": inode(pid), **place()}
+        fields = {"pid": pid, "started": started(pid), "inode": inode(pid), **place()}
+        _told = pid, "".join(f"{name} {value}\n" for name, value in fields.items())
     return _told[1]
 
 
 def place() -> dict[str, int | str]:
     """The boot and the pid namespace: a pid means a process only there."""
+    global _boot
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         namespace = 0
-    return {"boot": _of_proc("sys/kernel/random/boot_id").strip() or "-", "namespace": namespace}
+    _boot = _boot or _of_proc("sys/kernel/random/boot_id").strip()
+    return {"boot": _boot or "-", "namespace": namespace}
 
 
 def started(pid: int) -> int:
@@ -148,6 +154,5 @@ class Record:
 
 def written(path: str, uid: int, session: int) -> bytes:
     """The record of this process."""
-    fields = {**identify(), "uid": uid, "session": session}
-    head = "\n".join(f"{name} {value}" for name, value in fields.items())
-    return head.encode("ascii") + b"\npath " + os.fsencode(path) + b"\n"
+    head = f"{identify()}uid {uid}\nsession {session}\npath "
+    return head.encode("ascii") + os.fsencode(path) + b"\n"
