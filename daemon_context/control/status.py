@@ -146,12 +146,8 @@ def _settles(said: dict[str, Any]) -> bool:
 def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     """Nobody holds the lock: not running, if the file is one of ours."""
     lives = _without_lock(pidfile.path)
-    if lives:
-        return Status(
-            "unknown",
-            f"pid {lives}, which was started as the daemon, runs, but has let go of the lock: it "
-            "has closed it, or runs another program",
-        )
+    if lives is not None:
+        return Status("unknown", f"{lives}; end it by its pid (kill {lives.pid})")
     if not os.path.lexists(pidfile.path):
         return Status("stopped", "not running")
     if not os.access(pidfile.path, os.R_OK):
@@ -170,14 +166,14 @@ def _status_unlocked(pidfile: PidFile, said: dict[str, Any] | None) -> Status:
     return Status("dead", f"not running, but its pid file is there (it was pid {named})")
 
 
-def _without_lock(path: str) -> int | None:
+def _without_lock(path: str) -> Holder | None:
     """Who was the daemon and lives on. What is ending loses its locks before its last thread."""
     for _ in range(LOOKS):
-        pid = let_go(path)
-        if pid is None:
+        holder = let_go(path)
+        if holder is None:
             return None
         sleep(RETRY)
-    return pid
+    return holder
 
 
 def _reader(path: str) -> str:

@@ -9,6 +9,7 @@ import os
 
 from ..embedding import send
 from ..errors import DaemonError
+from ..pidfile.holder import let_go
 from ..system import open_pidfd
 from ..system.groups import Group
 from . import statusfile
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
     from ..pidfile import PidFile
     from .waiting import Waiting
 
-TAKEN_OVER = "; end it by its pid if it is the daemon, or start: that takes the file over"
+TAKEN_OVER = ", or start: that takes the file over"
+
+
+def _remedy(path: str) -> str:
+    """What can be done about what may be the daemon, beside what its status says."""
+    lives = let_go(path)
+    if lives is not None:
+        return ": no start goes beside it" if lives.proven else TAKEN_OVER
+    known = os.access(path, os.R_OK)
+    return f"; end it by its pid if it is the daemon{TAKEN_OVER}" if known else ""
 
 
 class Target:
@@ -42,8 +52,7 @@ class Target:
         if holder.state == "free":
             found = status_of(pidfile)
             if found.state == "unknown":
-                remedy = TAKEN_OVER if os.access(pidfile.path, os.R_OK) else ""
-                text = f"cannot signal the daemon: {found.reason}{remedy}"
+                text = f"cannot signal the daemon: {found.reason}{_remedy(pidfile.path)}"
                 raise DaemonError(text, path=pidfile.path)
             return None
         if not holder.proven or not holder.pid:

@@ -7,8 +7,9 @@ import re
 import stat
 import sys
 
+from ..pidfile.holder import Holder, let_go
+from ..pidfile.refusals import unlocked
 from ..sequence.keeping import asked
-from ..steps.coordination import unlocked
 from ..steps.past import complaints
 from ..system import same_program, signal
 from ..system.descriptors import KINDS, open_numbers
@@ -109,10 +110,10 @@ def _unlocked(options: Options) -> Iterator[str]:
     lock = options.pidfile_lock
     if lock is None or lock.is_locked():
         return
-    pid = lock.read_pid()
-    command = None if pid is None else same_program(pid)
-    if pid is not None and command is not None:
-        yield unlocked(lock.path, pid, command)
+    named = let_go(lock.path) or Holder("free", lock.read_pid())
+    command = None if named.pid is None else same_program(named.pid)
+    if command is not None:
+        yield unlocked(lock.path, named, command)
 
 
 def _open_umask(options: Options) -> Iterator[str]:

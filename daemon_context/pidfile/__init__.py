@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 
 from ..errors import lock_error
-from .holder import pid_of
+from .fitness import failed
+from .holder import Holder, foreign_at, look, pid_of
 from .lockedfile import LockedFile
 
 TYPE_CHECKING = False
@@ -96,6 +97,24 @@ class PidFile(LockedFile):
             return lock_error("NotLocked", text, path=self.path)
         text += f"{holder}; only the process and the object that acquired it may release it"
         return lock_error("NotMyLock", text, path=self.path, pid=holder.pid)
+
+    def owner(self) -> int | None:
+        """The live daemon's pid, proven by lock and record; None if it can't be told."""
+        holder = self.holder()
+        return holder.pid if holder.proven else None
+
+    def holder(self) -> Holder:
+        """Who holds the lock.
+
+        :raises PidFileError: it can't be told (``lockfile.LockFailed``)
+        """
+        if self.i_am_locking():
+            return Holder("running", os.getpid(), proven=True)
+        try:
+            holder = look(self.path)
+        except OSError as error:
+            raise failed(self.path, error, "read") from error
+        return (foreign_at(self.path) or holder) if holder.state == "free" else holder
 
     def is_locked(self) -> bool:
         """Whether anybody holds the lock."""

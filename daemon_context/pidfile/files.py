@@ -9,8 +9,8 @@ from time import monotonic, sleep
 from ..system import open_pidfd, poll
 from ..system.descriptors import is_still, lifted
 from .fitness import require_fit, require_fit_place
-from .holder import SUFFIX, Holder, foreign, holder_of, older
-from .locks import OPEN_FLAGS, open_for_reading, read_with, share
+from .holder import SUFFIX, Holder, foreign, holder_of, older, unlocked
+from .locks import OPEN_FLAGS, open_for_reading, pid_in, read_with, share
 
 LOCK_MODE = 0o600  # who may open it could lock it
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
@@ -83,7 +83,9 @@ def in_the_way(path: str, fd: int) -> Holder:
 
 
 def judged(path: str, fd: int, found: os.stat_result) -> Holder | None:
-    """None: a start may go on with the lock file, whose lock it has; free: not with this one."""
+    """None: a start may go on with the lock file, whose lock it has; free: not with this one;
+    unlocked: only where it is not proven.
+    """
     if not is_named(path + SUFFIX, found):
         return Holder("free")  # unlinked between open and lock
     if found.st_uid != os.geteuid():  # a dead daemon's, whose user could forge a record
@@ -91,22 +93,23 @@ def judged(path: str, fd: int, found: os.stat_result) -> Holder | None:
         return Holder("free")
     if found.st_mode & 0o777 != LOCK_MODE:
         os.fchmod(fd, LOCK_MODE)
-    return None
+    return unlocked(path, fd) if found.st_size else None
 
 
-def clear(path: str, daemon_uid: int) -> Holder | None:
-    """Remove the pid file of a dead daemon; or who holds it, if anybody does."""
+def clear(path: str, daemon_uid: int) -> Holder:
+    """Remove the pid file of a dead daemon, and say whom it named; or who holds it, if anybody."""
     require_fit_place(path, path, daemon_uid)
-    return read_with(lambda fd: _cleared(fd, path, daemon_uid), path)
+    return read_with(lambda fd: _cleared(fd, path, daemon_uid), path) or Holder("free")
 
 
-def _cleared(fd: int, path: str, daemon_uid: int) -> Holder | None:
+def _cleared(fd: int, path: str, daemon_uid: int) -> Holder:
     # Held until it is gone: a daemon of another library that comes now, refuses.
     shared = share(fd)
     holder = older(fd)
     if not (shared or holder):
         holder = foreign(fd, {0, os.geteuid(), os.getuid(), daemon_uid})
     if holder is None:
+        holder = Holder("free", pid_in(fd))
         os.unlink(path)
     return holder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from time import sleep
 
+from ..system import is_ending
 from .locks import (
     ALIVE,
     FREE,
@@ -13,6 +14,7 @@ from .locks import (
     locked,
     pid_in,
     read_with,
+    real_uid,
     shown,
     who_holds,
 )
@@ -21,13 +23,17 @@ from .record import Record
 SUFFIX = ".lock"
 RETRY, LOOKS = 0.01, 5  # seconds, and how often, for a process that holds the lock and isn't seen
 CHANGES = 50  # looks at a process that isn't of its user yet
+CLOSED = (
+    "closed the lock's descriptor (os.closerange closes also what is not the program's own) or "
+    "runs another program"
+)
 
 
 class Holder:
     """Who holds a pid file's lock.
 
-    :ivar state: ``free``, ``starting``, ``running``, ``orphan``, ``foreign``, ``unknown`` or
-        ``here``
+    :ivar state: ``free``, ``starting``, ``running``, ``unlocked`` (it runs, and has let go of the
+        lock), ``orphan``, ``foreign``, ``unknown`` or ``here``
     :ivar pid: the process, or None where it can't be told
     :ivar proven: whether the pid is the recorded process, in a record that can be trusted: only
         then may it be signalled
@@ -50,10 +56,12 @@ class Holder:
     def __str__(self) -> str:
         named = f"with pid {self.pid}" if self.pid else "in another pid namespace"
         child = f"its child (pid {self.pid})" if self.pid else "another process, a child perhaps,"
+        started = f"pid {self.pid}, which was started as the daemon, runs"
         words = {
             "free": "nobody holds its lock",
             "starting": "the daemon is being started by another process",
             "running": f"the daemon is already running {named}",
+            "unlocked": f"{started}, but has let go of the lock: it has {self.why}",
             "orphan": f"the daemon is dead, but {child} still holds its lock",
             "foreign": f"{self.why} (pid {self.pid}) holds it"
             if self.pid
@@ -72,6 +80,7 @@ class Holder:
             "free": "try again",
             "starting": "try again when it is ready, or give the pid file a timeout to wait",
             "running": f"stop that one first, {other}" if self.pid else elsewhere,
+            "unlocked": f"end it by its pid (kill {self.pid}), {other}",
             "orphan": "end that process",
             "foreign": f"stop it by its own means, {other}",
             "unknown": f"end what holds it (fuser, lslocks), {other}",
@@ -167,17 +176,40 @@ def pid_of(path: str) -> int | None:
     return read_with(pid_in, path)
 
 
-def let_go(path: str) -> int | None:
-    """The recorded process that lives without holding the lock: it is no daemon any more, or has
-    closed what it did not open.
-    """
+def let_go(path: str) -> Holder | None:
+    """`unlocked`, of the lock file beside the pid file, for who only looks."""
     try:
-        record = read_with(Record.read, path + SUFFIX)
+        return read_with(lambda fd: unlocked(path, fd), path + SUFFIX)
     except OSError:
         return None
-    if record is None or not (record.is_of(path) and record.is_of_here and record.lives):
+
+
+def unlocked(path: str, fd: int) -> Holder | None:
+    """The recorded process, if it lives on and holds no lock: it has closed what it did not open,
+    or runs another program.
+
+    Proven only where it could have removed the files, as a daemon does at its end: another user's,
+    or one in a chroot, may have ended its context.
+    """
+    record = Record.read(fd)
+    if record is None or record.pid == os.getpid():
         return None
-    return record.pid
+    if not (record.is_of(path) and record.is_of_here and record.lives) or is_ending(record.pid):
+        return None
+    found, user = os.fstat(fd), real_uid(record.pid)
+    if found.st_uid not in (0, os.geteuid(), user):
+        return None  # its owner could name whom he likes
+    proven = found.st_uid == user and found.st_nlink == 1 and _reaches(record.pid, path, found)
+    why = CLOSED if proven else f"ended its context, {CLOSED}"
+    return Holder("unlocked", record.pid, proven=proven, why=why)
+
+
+def _reaches(pid: int, path: str, found: os.stat_result) -> bool:
+    """Whether the path of the lock file means the file also for that process."""
+    try:
+        return os.path.samestat(os.lstat(f"/proc/{pid}/root{path}{SUFFIX}"), found)
+    except OSError:
+        return False
 
 
 def older(fd: int) -> Holder | None:

@@ -15,7 +15,7 @@ from ..system.descriptors import close_quietly, is_still, lifted
 from ..system.paths import absolute_path
 from . import files
 from .fitness import failed, require_fit_place, require_sense
-from .holder import SUFFIX, Holder, foreign_at, look
+from .holder import SUFFIX, Holder
 from .locks import ALIVE, FREE, STARTING, lock, share, try_lock, unshare
 from .record import identify, written
 
@@ -40,6 +40,7 @@ class LockedFile:
         self.path: str = absolute_path("pidfile", path)
         self.timeout = timeout
         self.handing_over = False
+        self.replaced: Holder | None = None  # who is named by what `begin` has found unlocked
         self._process = 0  # the one that may remove the files
         self._owned = False  # recorded, and not only begun
         self._reset()
@@ -55,26 +56,6 @@ class LockedFile:
     def i_am_locking(self) -> bool:
         """Whether this process holds the lock, through this object."""
         return self._process == os.getpid() and self._intact(self._lock_fd)
-
-    # --- who holds it
-
-    def owner(self) -> int | None:
-        """The live daemon's pid, proven by lock and record; None if it can't be told."""
-        holder = self.holder()
-        return holder.pid if holder.proven else None
-
-    def holder(self) -> Holder:
-        """Who holds the lock.
-
-        :raises PidFileError: it can't be told (``lockfile.LockFailed``)
-        """
-        if self.i_am_locking():
-            return Holder("running", os.getpid(), proven=True)
-        try:
-            holder = look(self.path)
-        except OSError as error:
-            raise failed(self.path, error, "read") from error
-        return (foreign_at(self.path) or holder) if holder.state == "free" else holder
 
     def _intact(self, fd: int) -> bool:
         """Whether the descriptor is still ours."""
@@ -109,6 +90,7 @@ class LockedFile:
             return
         if self._found:
             self.forget()  # a copy that a native fork made
+        self.replaced = None
         require_sense(self.timeout)
         try:
             self._lock(daemon_uid, self.timeout if timeout is None else timeout)
@@ -244,17 +226,21 @@ class LockedFile:
             return files.in_the_way(self.path, fd)
         found = os.fstat(fd)
         holder = files.judged(self.path, fd, found)
-        if holder is None:
-            self._found[fd] = found
-            self._lock_fd, self._process = fd, os.getpid()
-            _held.add(self)
-        return holder
+        if holder is not None and (holder.state == "free" or holder.proven):
+            return holder
+        self.replaced = holder or self.replaced
+        self._found[fd] = found
+        self._lock_fd, self._process = fd, os.getpid()
+        _held.add(self)
+        return None
 
     def _make_pidfile(self, daemon_uid: int) -> Holder | None:
         """A new one, so that nobody has it open or locked; or who holds the one that is there."""
         fd = files.created(self.path, self.path, daemon_uid)
         if fd is None:
-            return files.clear(self.path, daemon_uid) or Holder("free")
+            holder = files.clear(self.path, daemon_uid)
+            self.replaced = self.replaced or holder
+            return holder
         try:
             self._fd = self._noted(lifted(fd))
         except OSError:

@@ -21,19 +21,17 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 13
 NUMBERS = ("pid", "started", "inode", "namespace", "uid", "session")
-_told = 0, ""
+_told: tuple[int, dict[str, int | str], str] = (0, {}, "")
 _boot = ""  # this one, once it could be read
 
 
-def identify() -> str:
-    """The lines of the record that name this process. Asked of ``/proc`` once, which a chroot has
-    not: do it before.
-    """
+def identify() -> dict[str, int | str]:
+    """What names this process. Asked of ``/proc`` once, which a chroot has not: do it before."""
     global _told
     pid = os.getpid()
     if _told[0] != pid:
         fields = {"pid": pid, "started": started(pid), "inode": inode(pid), **place()}
-        _told = pid, "".join(f"{name} {value}\n" for name, value in fields.items())
+        _told = pid, fields, "".join(f"{name} {value}\n" for name, value in fields.items())
     return _told[1]
 
 
@@ -154,5 +152,6 @@ class Record:
 
 def written(path: str, uid: int, session: int) -> bytes:
     """The record of this process."""
-    head = f"{identify()}uid {uid}\nsession {session}\npath "
+    identify()
+    head = f"{_told[2]}uid {uid}\nsession {session}\npath "
     return head.encode("ascii") + os.fsencode(path) + b"\n"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 KINDS = {
     "foreign": ("AlreadyRunning", errno.EBUSY),
     "orphan": ("AlreadyRunning", errno.EBUSY),
+    "unlocked": ("AlreadyRunning", errno.EBUSY),
     "unknown": ("PidFileError", errno.EAGAIN),
 }
 WRITABLE = "do it as a user who may, or give a path where you may, such as in $XDG_RUNTIME_DIR"
@@ -89,7 +90,7 @@ def _removal(path: str, removal: str, other: str) -> str:
 
 def _fact(path: str, holder: Holder) -> str:
     """Who has the lock, and of which pid file."""
-    if holder.state in ("foreign", "unknown"):  # no daemon of ours
+    if holder.state in ("foreign", "unknown", "unlocked"):  # no daemon of ours, or no proper one
         return f"cannot lock the pid file {path!r}: {holder}"
     words = str(holder)
     if holder.state == "running":
@@ -125,3 +126,18 @@ def refused(path: str, holder: Holder, waited: float = 0) -> DaemonError:
     kind, number = KINDS.get(holder.state, ("AlreadyRunning", None))
     kind = "LockTimeout" if waited else kind
     return lock_error(kind, f"{text}; {holder.remedy}", path=path, pid=holder.pid, errno=number)
+
+
+def unlocked(path: str, named: Holder, command: str) -> str:
+    """A warning of who was named by a pid file that nobody has locked."""
+    from ..system.text import shown
+
+    pid = named.pid
+    if named.state == "unlocked":
+        then = "no start goes beside it" if named.proven else "there may be two now"
+        return f"{named} (pid file {path!r}), and {then}; end it by its pid (kill {pid})"
+    return (
+        f"the pid file {path!r} named process {pid} ({shown(command, 200)}), which runs this "
+        "program but has no lock on it: if it is a daemon that another library has started, there "
+        f"are two now; end that one (kill {pid}) before the start"
+    )

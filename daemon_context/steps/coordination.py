@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..options.frozen import Options
     from ..pidfile import PidFile
+    from ..pidfile.holder import Holder
     from ..sequence import Walk
 
 OTHER = "the given pidfile has a way of its own to be entered: in the daemon"
@@ -43,11 +44,10 @@ class LockPidfile(Step):
     def apply(self, walk: Walk) -> bool:
         lock = _lock(walk.options)
         held = lock.i_am_locking()
-        named = None if held else lock.read_pid()
         try:
             lock.begin(walk.options.uid)
-            if named is not None:
-                warn_of_unlocked(lock.path, named)
+            if lock.replaced is not None:
+                warn_of_unlocked(lock.path, lock.replaced)
         except StepError as error:
             raise _told_if_again(error) from None
         except Warning:  # as an error: python -W error
@@ -164,24 +164,15 @@ def _told_if_again(error: StepError) -> StepError:
     return error
 
 
-def warn_of_unlocked(path: str, pid: int) -> None:
-    """Warn where the pid that was in the pid file, which nobody had locked, may be of a daemon of
-    this program: then there are two now.
+def warn_of_unlocked(path: str, named: Holder) -> None:
+    """Warn where who was named by the pid file, which nobody had locked, may be a daemon of this
+    program: then there are two now.
     """
-    command = same_program(pid)
+    command = None if named.pid is None else same_program(named.pid)
     if command is not None:
-        warn(unlocked(path, pid, command), RuntimeWarning)
+        from ..pidfile.refusals import unlocked
 
-
-def unlocked(path: str, pid: int, command: str) -> str:
-    """In words."""
-    from ..system.text import shown
-
-    return (
-        f"the pid file {path!r} named process {pid} ({shown(command, 200)}), which runs this "
-        "program but has no lock on it: if it is a daemon that another library has started, there "
-        f"are two now; end that one (kill {pid}) before the start"
-    )
+        warn(unlocked(path, named, command), RuntimeWarning)
 
 
 def _enter(pidfile: Any) -> None:

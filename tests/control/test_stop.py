@@ -182,7 +182,8 @@ def test_one_that_has_let_go_of_its_lock(box: support.Sandbox) -> None:
         assert done.returncode == (4 if verb == "status" else 1)
         assert said.count(f"pid {pid}") == 1
         assert said.count("has let go of the lock") == 1
-        assert said.count("start: that takes the file over") == (verb != "status")
+        assert said.count(f"end it by its pid (kill {pid})") == 1
+        assert said.count("no start goes beside it") == (verb != "status")
 
 
 @pytest.mark.root
