@@ -322,7 +322,9 @@ def ofd_locks(path: Path) -> set[str]:
         return set()
     found = path.stat()
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    # More than once: in one reading a lock may be missing while others come and go.
+    texts = [Path("/proc/locks").read_text() for _ in range(5)]
+    lines = [line.split() for text in texts for line in text.splitlines()]
     return {line[3] for line in lines if line[1] == "OFDLCK" and line[5] == device}
 
 
