@@ -27,9 +27,9 @@ OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 FLOCK_SIZE = 32  # struct flock on 64-bit Linux
 STARTING, ALIVE, FREE = fcntl.F_WRLCK, fcntl.F_RDLCK, fcntl.F_UNLCK
 CONTENT_LARGEST = 32
-# The kernel makes the list of all locks page by page. Between two pages others take and drop theirs,
-# and one that is held all the time is missed; by chance, and not in each reading.
-PAGE, READINGS = 4096, 5
+# The kernel makes its list of locks page by page. Between two pages others take and drop theirs,
+# and one that is held all the time may be missed; by chance, so not in each reading. Bytes; times.
+PAGE, LINE, READINGS = 4096, 128, 5
 
 
 def require_support() -> None:
@@ -147,7 +147,7 @@ def shown(found: os.stat_result) -> set[tuple[str, str, int]]:
         with open("/proc/locks") as file:
             text = file.read()
         locks.update(_of_file(text.splitlines(), found))
-        if len(text) < PAGE:
+        if len(text) < PAGE - LINE:  # no second page was begun
             break
     return locks
 
