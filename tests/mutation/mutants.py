@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -73,6 +74,7 @@ def _does_something(statement: Any) -> bool:
     return statement.type in ("atom_expr", "return_stmt", "raise_stmt", "keyword")
 
 
+@functools.cache  # each is parsed anew
 def mutants_of(module: str) -> list[Mutant]:
     """All mutants of a module that differ from it, and from each other, when compiled."""
     text = (PACKAGE / f"{module}.py").read_text()
@@ -118,7 +120,10 @@ def _candidates(module: str, text: str) -> Iterator[Mutant]:
         places = (node for node in ast_nodes(tree) for _ in operator.mutation_positions(node))
         for occurrence, node in enumerate(places):
             if _counts(node):
-                changed = mutate_code(text, operator, occurrence)
+                try:
+                    changed = mutate_code(text, operator, occurrence)
+                except AttributeError:  # a dotted name in an except clause is more than one token
+                    continue
                 yield Mutant(module, _name(_scope(node)), *_changes(text, changed), changed)
 
 
