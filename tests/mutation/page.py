@@ -69,8 +69,9 @@ writes this page.
 
 {_table(results, survivors)}
 
-Not all are tried, but a sample that is drawn by chance, with the same seed each time; after
-a change some of those in the functions that it touched.
+The last of these was tried on {results.day}. Not all are tried, but a sample
+that is drawn by chance, with the same seed each time, larger where many have survived; after a
+change some of those in the functions that it touched.
 
 ## Survivors
 
