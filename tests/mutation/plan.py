@@ -38,7 +38,8 @@ PLAN: dict[str, str] = {
     "sequence/__init__": "context/test_start sequence report look/test_trace",
     "sequence/step": "sequence/test_sequence sequence/test_own_steps context/test_start",
     "sequence/walk": "context/test_start report/test_readiness daemon/test_settle sequence report",
-    "sequence/hooks": "report/test_uncaught report/test_lastwords steps/test_closed_descriptors",
+    "sequence/hooks": "report/test_uncaught report/test_readiness report/test_lastwords "
+    "steps/test_closed_descriptors daemon/test_settle",
     "sequence/keeping": "descriptors steps/test_preserved",
     "report/__init__": "context/test_start report report/test_hostile daemon/test_settle",
     "report/launcher": "context/test_start report report/test_hostile daemon/test_settle",
