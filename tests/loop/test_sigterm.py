@@ -119,6 +119,22 @@ def test_what_has_begun_to_end_is_left_in_peace(
     assert ("tidied" in notes) == ("tidied" in body)
 
 
+def test_one_thread_insists_however_many_signals_come(box: support.Sandbox) -> None:
+    done = box.run(
+        HEAD
+        + """
+    with DaemonContext(detach_process=False, stdout=sys.stdout):
+        for _ in range(5):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except SystemExit:
+                pass
+        print(len(os.listdir("/proc/self/task")))
+    """
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n")
+
+
 def test_threads_of_a_program_that_ends_are_waited_for(box: support.Sandbox) -> None:
     done = box.run(
         HEAD

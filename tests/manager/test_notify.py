@@ -180,6 +180,27 @@ def test_nobody_behind_the_address_is_no_error(
     assert box.text("log")
 
 
+def test_used_up_descriptors_are_told_as_such(box: support.Sandbox, manager: Manager) -> None:
+    done = box.run("""
+        import _socket, os, resource
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        from daemon_context.manager import notify  # as the socket: no file is opened for them
+        class Greedy(Step):
+            def check(self, walk):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+                try:
+                    while True:
+                        os.open("/dev/null", os.O_RDONLY)
+                except OSError:
+                    pass
+        steps = DEFAULT_STEPS.insert_before("report-ready", Greedy())
+        DaemonContext(detach_process=True, steps=steps).open()
+    """)
+    last = done.stderr.splitlines()[-1]
+    assert ": Too many open files: " in last
+    assert last.endswith(" (step 1 of 16, flush-streams)")
+
+
 def test_who_stops_to_listen_is_no_error(box: support.Sandbox, manager: Manager) -> None:
     program = box.popen("""
         from daemon_context import DaemonContext
