@@ -37,7 +37,8 @@ GROUPS: dict[str, str] = {
 PLAN: dict[str, str] = {
     "sequence/__init__": "context/test_start sequence report look/test_trace",
     "sequence/step": "sequence/test_sequence sequence/test_own_steps context/test_start",
-    "sequence/walk": "context/test_start report/test_readiness daemon/test_settle sequence report",
+    "sequence/walk": "context/test_start report/test_readiness daemon/test_settle sequence report "
+    "manager/test_notify",
     "sequence/hooks": "report/test_uncaught report/test_readiness report/test_lastwords "
     "steps/test_closed_descriptors daemon/test_settle",
     "sequence/keeping": "descriptors steps/test_preserved",
@@ -74,8 +75,8 @@ PLAN: dict[str, str] = {
 
 # Slower ones, for those mutants that have survived the others.
 MORE: dict[str, str] = {
-    "sequence/__init__": "lastwords signals habits",
-    "sequence/walk": "lastwords signals manager/test_notify habits look/test_trace",
+    "sequence/__init__": "class lastwords signals habits",
+    "sequence/walk": "lastwords signals habits look/test_trace",
     "sequence/keeping": "steps/test_buffers habits",
     "report/__init__": "signals class spawn embedding/test_fresh",
     "report/launcher": "signals class spawn embedding/test_fresh",
