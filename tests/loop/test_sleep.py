@@ -169,6 +169,24 @@ def test_sleep_says_whether_the_time_is_over(box: support.Sandbox) -> None:
     assert ended(run(box, body=body)) == (0, "True True True False\n", "")
 
 
+def test_rounds_are_numbered(box: support.Sandbox) -> None:
+    body = "print([number for number, _ in zip(daemon.every(0.01), 'abc')])"
+    assert ended(run(box, body=body)) == (0, "[0, 1, 2]\n", "")
+
+
+def test_a_round_that_takes_longer_delays_the_others(box: support.Sandbox) -> None:
+    body = """
+        begun = time.monotonic()
+        for number in daemon.every(0.2):
+            if not number:
+                time.sleep(0.5)
+            if number == 3:
+                break
+        assert time.monotonic() - begun >= 0.9  # 0, 0.5, 0.7, 0.9
+    """
+    assert ended(run(box, body=body)) == (0, "", "")
+
+
 def test_a_daemon_that_sleeps_does_not_wake(box: support.Sandbox) -> None:
     pid = daemon(box)
 
