@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from daemon_context.loop import Terminated
 from tests.helpers import support
 
 HEAD = """
@@ -133,6 +135,13 @@ def test_one_thread_insists_however_many_signals_come(box: support.Sandbox) -> N
     """
     )
     assert (done.returncode, done.stdout) == (0, "2\n")
+
+
+def test_what_is_raised_survives_pickling() -> None:
+    raised = pickle.loads(pickle.dumps(Terminated(signal.SIGTERM)))
+    assert (type(raised), raised.code) == (Terminated, 0)
+    assert str(raised) == "terminated by SIGTERM"
+    assert raised.signal_number == signal.SIGTERM
 
 
 def test_threads_of_a_program_that_ends_are_waited_for(box: support.Sandbox) -> None:

@@ -164,6 +164,24 @@ def test_a_stop_before_the_sleep_ends_it_too(box: support.Sandbox) -> None:
     assert ended(run(box, body=body)) == (0, "False False []\n", "")
 
 
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_stop_before_open_returns_ends_it_too(box: support.Sandbox, detach: bool) -> None:
+    done = box.run("""
+        import os, signal, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Stop(Step):
+            def apply(self, walk):
+                os.kill(os.getpid(), signal.SIGTERM)
+        with DaemonContext(detach_process=sys.argv[1] == "True", stdout="log",
+                           working_directory=".", signal_map={signal.SIGTERM: "request_stop"},
+                           steps=DEFAULT_STEPS.insert_before("report-ready", Stop())) as daemon:
+            print(daemon.sleep())
+    """, detach)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert box.text("log") == "False\n"
+    box.settled()
+
+
 def test_sleep_says_whether_the_time_is_over(box: support.Sandbox) -> None:
     body = "print(daemon.sleep(0), daemon.sleep(-1), daemon.sleep(0.01), daemon.stop_requested)"
     assert ended(run(box, body=body)) == (0, "True True True False\n", "")

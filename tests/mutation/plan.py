@@ -23,7 +23,7 @@ GROUPS: dict[str, str] = {
     "pidfile/test_threats",
     "report": "report/test_failing_steps report/test_readiness "
     "report/test_interrupted report/test_unwinding report/test_limits "
-    "report/test_children",
+    "report/test_children report/test_causes",
     "sequence": "sequence/test_sequence sequence/test_own_steps "
     "sequence/test_foreground look/test_explain",
     "signals": "steps/test_signals loop/test_sleep",
@@ -75,10 +75,10 @@ PLAN: dict[str, str] = {
 
 # Slower ones, for those mutants that have survived the others.
 MORE: dict[str, str] = {
-    "sequence/__init__": "class lastwords signals habits",
+    "sequence/__init__": "manager/test_notify class lastwords signals habits",
     "sequence/walk": "lastwords signals habits look/test_trace",
     "sequence/keeping": "steps/test_buffers habits",
-    "report/__init__": "signals class spawn embedding/test_fresh",
+    "report/__init__": "steps/test_privileges signals class spawn embedding/test_fresh",
     "report/launcher": "signals class spawn embedding/test_fresh",
     "report/leader": "signals class spawn",
     "report/failures": "lastwords class",
