@@ -292,6 +292,20 @@ def test_five_cycles_leave_no_descriptor(box: support.Sandbox, manager: Manager)
     assert manager.listen() == ["READY=1", "STOPPING=1"]
 
 
+def test_a_context_that_is_closed_keeps_nothing_open_for_itself(
+    box: support.Sandbox, manager: Manager
+) -> None:
+    work(box, """
+        import os, sys
+        from daemon_context import DaemonContext
+        with DaemonContext(detach_process=False) as first:
+            number = first.manager.fd
+        os.dup2(0, number)
+        with DaemonContext(detach_process=False) as second:
+            sys.exit(number not in [item.fd for item in second.closed_descriptors])
+    """)  # fmt: skip
+
+
 def test_who_has_nobody_to_speak_to_loads_nothing_for_it(box: support.Sandbox) -> None:
     done = box.run("""
         import sys

@@ -41,7 +41,7 @@ PLAN: dict[str, str] = {
     "manager/test_notify",
     "sequence/hooks": "report/test_uncaught report/test_readiness report/test_lastwords "
     "steps/test_closed_descriptors daemon/test_settle",
-    "sequence/keeping": "descriptors steps/test_preserved",
+    "sequence/keeping": "descriptors steps/test_preserved embedding/test_fresh",
     "report/__init__": "context/test_start report report/test_hostile daemon/test_settle",
     "report/launcher": "context/test_start report report/test_hostile daemon/test_settle",
     "report/leader": "context/test_start report report/test_hostile daemon/test_settle",
@@ -65,7 +65,7 @@ PLAN: dict[str, str] = {
     "control/lastend": "control/test_lastend control/test_whose_words control/test_stop",
     "control/stopping": "stop control/test_lastend",
     "options/frozen": "options supervisor context/test_start",
-    "steps/descriptors": "descriptors steps/test_buffers sequence",
+    "steps/descriptors": "descriptors steps/test_buffers steps/test_past sequence",
     "system/descriptors": "descriptors steps/test_buffers steps/test_connections",
     "system/owners": "descriptors steps/test_buffers steps/test_connections",
     "system/child": "context/test_start report/test_children embedding/test_handle "
@@ -78,8 +78,8 @@ PLAN: dict[str, str] = {
 # Slower ones, for those mutants that have survived the others.
 MORE: dict[str, str] = {
     "sequence/__init__": "manager/test_notify class lastwords signals habits",
-    "sequence/walk": "lastwords signals habits look/test_trace",
-    "sequence/keeping": "steps/test_buffers habits",
+    "sequence/walk": "steps/test_closed_descriptors lastwords signals habits look/test_trace",
+    "sequence/keeping": "steps/test_streams steps/test_buffers habits",
     "report/__init__": "steps/test_privileges signals class spawn embedding/test_fresh",
     "report/launcher": "signals class spawn embedding/test_fresh",
     "report/leader": "signals class spawn",
