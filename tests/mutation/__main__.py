@@ -4,7 +4,7 @@ python -m tests.mutation                      every mutant of every module not t
 python -m tests.mutation --sample 60          until 60 of each module, chosen by --seed, are tried
 python -m tests.mutation --survivors          again those that have survived and that nobody
                                               has judged, on more tests
-python -m tests.mutation --list locks         the mutants of a module
+python -m tests.mutation --list loop          the mutants of a module
 python -m tests.mutation --page               write docs/project/mutation.md from the results
 
 Results are kept in a file, one line for each mutant; the newest counts.

@@ -98,8 +98,10 @@ MORE: dict[str, str] = {
     "control/lastend": "class",
     "control/stopping": "class spawn",
     "options/frozen": "spawn class steps/test_owner steps/test_privileges",
-    "steps/descriptors": "steps/test_preserved steps/test_connections steps/test_output steps/test_streams",
-    "system/descriptors": "steps/test_preserved steps/test_streams report/test_limits",
+    "steps/descriptors": "steps/test_preserved steps/test_connections steps/test_output "
+    "steps/test_streams",
+    "system/descriptors": "steps/test_preserved steps/test_streams report/test_limits "
+    "report/test_readiness",
     "system/owners": "steps/test_preserved",
     "system/child": "spawn report/test_hostile whole/test_identity class",
     "system/groups": "class stop whole/test_callers",
