@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -37,10 +38,12 @@ class Mutant(NamedTuple):
     before: str
     after: str
     text: str
+    #: Of several of a function that read alike, from 1.
+    nth: int = 1
 
     @property
     def change(self) -> str:
-        return f"{self.before} → {self.after}"
+        return f"{self.before} → {self.after}{f' ({self.nth})' if self.nth > 1 else ''}"
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -79,6 +82,7 @@ def mutants_of(module: str) -> list[Mutant]:
     """All mutants of a module that differ from it, and from each other, when compiled."""
     text = (PACKAGE / f"{module}.py").read_text()
     seen = {_meaning(text)}
+    alike: Counter[tuple[str, ...]] = Counter()
     found = []
     for mutant in _candidates(module, text):
         try:
@@ -87,7 +91,8 @@ def mutants_of(module: str) -> list[Mutant]:
             continue
         if meaning not in seen:
             seen.add(meaning)
-            found.append(mutant)
+            alike[mutant.key] += 1
+            found.append(mutant._replace(nth=alike[mutant.key]))
     return found
 
 

@@ -119,4 +119,5 @@ def _rows(survived: list[Mutant], judged: dict[Key, tuple[str, str]]) -> Iterato
         why = f"{kind}: {reason}" if reason else kind
         change = f"`{mutant.before}` → `{mutant.after}`".replace("|", "\\|")
         change = re.sub(r"(?<=[(\[{]) (?=-?\d)", "", change)  # cosmic-ray's blanks
-        yield f"| `{mutant.function}` | {change} | {why} |"
+        alike = f" ({mutant.nth})" if mutant.nth > 1 else ""
+        yield f"| `{mutant.function}` | {change}{alike} | {why} |"

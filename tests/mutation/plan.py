@@ -36,7 +36,8 @@ GROUPS: dict[str, str] = {
 # The files with fast tests of the module, those most likely to fail first.
 PLAN: dict[str, str] = {
     "sequence/__init__": "context/test_start sequence report look/test_trace",
-    "sequence/step": "sequence/test_sequence sequence/test_own_steps context/test_start",
+    "sequence/step": "options/test_options sequence/test_sequence sequence/test_own_steps "
+    "context/test_start",
     "sequence/walk": "context/test_start report/test_readiness daemon/test_settle sequence report "
     "manager/test_notify",
     "sequence/hooks": "report/test_uncaught report/test_readiness report/test_lastwords "
