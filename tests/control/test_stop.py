@@ -62,7 +62,7 @@ def test_a_schedule_without_sigkill_kills_nobody(box: support.Sandbox) -> None:
     assert box.run(script, "start").returncode == 0
     pid = box.pid()
     done = box.run(script, "stop")
-    assert done.stdout == f"Slow: stopped (pid {pid})\n"
+    assert done.stdout.startswith(f"Slow: stopped (pid {pid}")
     assert (box.path / "cleaned").exists()
 
 
