@@ -137,6 +137,27 @@ def test_one_thread_insists_however_many_signals_come(box: support.Sandbox) -> N
     assert (done.returncode, done.stdout) == (0, "2\n")
 
 
+@pytest.mark.slow
+def test_an_event_loop_that_ends_and_waits_for_nothing_is_told_again(box: support.Sandbox) -> None:
+    done = box.run(
+        HEAD
+        + """
+    import asyncio
+    async def main():
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            print("cancelled")
+            await asyncio.sleep(60)
+    with DaemonContext(detach_process=False, stdout=sys.stdout):
+        asyncio.run(main())
+    """,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (0, "cancelled\n")
+
+
 def test_what_is_raised_survives_pickling() -> None:
     raised = pickle.loads(pickle.dumps(Terminated(signal.SIGTERM)))
     assert (type(raised), raised.code) == (Terminated, 0)
