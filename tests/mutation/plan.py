@@ -20,7 +20,7 @@ GROUPS: dict[str, str] = {
     "options": "options/test_options options/test_refusals options/test_place",
     "pidfile": "pidfile/test_interface pidfile/test_start pidfile/test_holders",
     "pidfile_hostile": "pidfile/test_hostile pidfile/test_file_systems pidfile/test_content "
-    "pidfile/test_threats",
+    "pidfile/test_threats pidfile/test_let_go pidfile/test_lock_list",
     "report": "report/test_failing_steps report/test_readiness "
     "report/test_interrupted report/test_unwinding report/test_limits "
     "report/test_children report/test_causes",
