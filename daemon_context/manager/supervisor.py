@@ -162,7 +162,7 @@ def _manager_above(facts: Facts) -> Supervisor | None:
 def _process_manager(facts: Facts, *, above: bool) -> Supervisor | None:
     """Among the ancestors in our session, and the one above them."""
     pid = facts.ppid
-    while pid > 1:
+    while pid:
         ours = facts.session_of(pid) == facts.session
         name = facts.name_of(pid)
         if (ours or above) and (name in MANAGERS or name.startswith(PM2)):

@@ -78,11 +78,9 @@ def _raise_in(frame: FrameType | None, error: BaseException) -> None:
     """Raise at the next line of a frame that is further out: as `pdb.set_trace` stops there."""
     if frame is None:
         return
-    before, before_there = sys.gettrace(), frame.f_trace
 
+    # CPython takes a trace function that raises away: this one, the frame's, and a debugger's.
     def at_line(frame: FrameType, event: str, arg: Any) -> None:
-        frame.f_trace = before_there
-        sys.settrace(before)
         raise error
 
     frame.f_trace = at_line

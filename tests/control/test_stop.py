@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -53,6 +54,26 @@ def test_what_had_to_be_killed(box: support.Sandbox) -> None:
     end = json.loads(done.stdout)["last_end"]
     assert (end["how"], end["signal"], end["pid"]) == ("killed", "SIGKILL", pid)
     assert "0.5 s after SIGTERM" in box.run(script, "status").stdout
+
+
+def test_a_schedule_without_sigkill_kills_nobody(box: support.Sandbox) -> None:
+    cleanup = "open('cleaned', 'w').close()"
+    script = slow(box, cleanup, more="stop_schedule = (('TERM', 20),)")
+    assert box.run(script, "start").returncode == 0
+    pid = box.pid()
+    done = box.run(script, "stop")
+    assert done.stdout.startswith(f"Slow: stopped (pid {pid}")
+    assert (box.path / "cleaned").exists()
+
+
+def test_one_that_outlives_the_schedule(box: support.Sandbox) -> None:
+    script = slow(box, more="stop_schedule = (('TERM', 1),)", run=STUBBORN)
+    assert box.run(script, "start").returncode == 0
+    pid = box.pid()
+    done = box.run(script, "stop")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(rf"did not stop within [1-9] seconds .*: pid {pid} still runs ", done.stderr)
+    assert support.alive(pid)
 
 
 def test_a_cleanup_that_hangs(box: support.Sandbox) -> None:

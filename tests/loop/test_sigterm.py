@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from daemon_context.loop import Terminated
 from tests.helpers import support
 
 HEAD = """
@@ -117,6 +119,50 @@ def test_what_has_begun_to_end_is_left_in_peace(
     notes = box.text("notes").splitlines()
     assert notes[-1] == "cleanup"
     assert ("tidied" in notes) == ("tidied" in body)
+
+
+def test_one_thread_insists_however_many_signals_come(box: support.Sandbox) -> None:
+    done = box.run(
+        HEAD
+        + """
+    with DaemonContext(detach_process=False, stdout=sys.stdout):
+        for _ in range(5):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except SystemExit:
+                pass
+        print(len(os.listdir("/proc/self/task")))
+    """
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n")
+
+
+@pytest.mark.slow
+def test_an_event_loop_that_ends_and_waits_for_nothing_is_told_again(box: support.Sandbox) -> None:
+    done = box.run(
+        HEAD
+        + """
+    import asyncio
+    async def main():
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            print("cancelled")
+            await asyncio.sleep(60)
+    with DaemonContext(detach_process=False, stdout=sys.stdout):
+        asyncio.run(main())
+    """,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (0, "cancelled\n")
+
+
+def test_what_is_raised_survives_pickling() -> None:
+    raised = pickle.loads(pickle.dumps(Terminated(signal.SIGTERM)))
+    assert (type(raised), raised.code) == (Terminated, 0)
+    assert str(raised) == "terminated by SIGTERM"
+    assert raised.signal_number == signal.SIGTERM
 
 
 def test_threads_of_a_program_that_ends_are_waited_for(box: support.Sandbox) -> None:

@@ -164,9 +164,45 @@ def test_a_stop_before_the_sleep_ends_it_too(box: support.Sandbox) -> None:
     assert ended(run(box, body=body)) == (0, "False False []\n", "")
 
 
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_stop_before_open_returns_ends_it_too(box: support.Sandbox, detach: bool) -> None:
+    done = box.run("""
+        import os, signal, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Stop(Step):
+            def apply(self, walk):
+                os.kill(os.getpid(), signal.SIGTERM)
+        with DaemonContext(detach_process=sys.argv[1] == "True", stdout="log",
+                           working_directory=".", signal_map={signal.SIGTERM: "request_stop"},
+                           steps=DEFAULT_STEPS.insert_before("report-ready", Stop())) as daemon:
+            print(daemon.sleep())
+    """, detach)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert box.text("log") == "False\n"
+    box.settled()
+
+
 def test_sleep_says_whether_the_time_is_over(box: support.Sandbox) -> None:
     body = "print(daemon.sleep(0), daemon.sleep(-1), daemon.sleep(0.01), daemon.stop_requested)"
     assert ended(run(box, body=body)) == (0, "True True True False\n", "")
+
+
+def test_rounds_are_numbered(box: support.Sandbox) -> None:
+    body = "print([number for number, _ in zip(daemon.every(0.01), 'abc')])"
+    assert ended(run(box, body=body)) == (0, "[0, 1, 2]\n", "")
+
+
+def test_a_round_that_takes_longer_delays_the_others(box: support.Sandbox) -> None:
+    body = """
+        begun = time.monotonic()
+        for number in daemon.every(0.2):
+            if not number:
+                time.sleep(0.5)
+            if number == 3:
+                break
+        assert time.monotonic() - begun >= 0.9  # 0, 0.5, 0.7, 0.9
+    """
+    assert ended(run(box, body=body)) == (0, "", "")
 
 
 def test_a_daemon_that_sleeps_does_not_wake(box: support.Sandbox) -> None:

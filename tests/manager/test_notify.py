@@ -180,6 +180,27 @@ def test_nobody_behind_the_address_is_no_error(
     assert box.text("log")
 
 
+def test_used_up_descriptors_are_told_as_such(box: support.Sandbox, manager: Manager) -> None:
+    done = box.run("""
+        import _socket, os, resource
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        from daemon_context.manager import notify  # as the socket: no file is opened for them
+        class Greedy(Step):
+            def check(self, walk):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+                try:
+                    while True:
+                        os.open("/dev/null", os.O_RDONLY)
+                except OSError:
+                    pass
+        steps = DEFAULT_STEPS.insert_before("report-ready", Greedy())
+        DaemonContext(detach_process=True, steps=steps).open()
+    """)
+    last = done.stderr.splitlines()[-1]
+    assert ": Too many open files: " in last
+    assert " (step 1 of 16, flush-streams)" in last
+
+
 def test_who_stops_to_listen_is_no_error(box: support.Sandbox, manager: Manager) -> None:
     program = box.popen("""
         from daemon_context import DaemonContext
@@ -269,6 +290,20 @@ def test_five_cycles_leave_no_descriptor(box: support.Sandbox, manager: Manager)
     """)
     assert (done.stdout, done.stderr) == ("4\n", "")
     assert manager.listen() == ["READY=1", "STOPPING=1"]
+
+
+def test_a_context_that_is_closed_keeps_nothing_open_for_itself(
+    box: support.Sandbox, manager: Manager
+) -> None:
+    work(box, """
+        import os, sys
+        from daemon_context import DaemonContext
+        with DaemonContext(detach_process=False) as first:
+            number = first.manager.fd
+        os.dup2(0, number)
+        with DaemonContext(detach_process=False) as second:
+            sys.exit(number not in [item.fd for item in second.closed_descriptors])
+    """)  # fmt: skip
 
 
 def test_who_has_nobody_to_speak_to_loads_nothing_for_it(box: support.Sandbox) -> None:

@@ -109,6 +109,9 @@ TABLE: dict[str, tuple[Facts, str, bool]] = {
     "daemontools": (Facts((PARENT, "supervise", 80), session=80), "supervise", False),
     "perp": (Facts((PARENT, "perpd", 80), session=80), "perpd", False),
     "supervisord": (Facts((PARENT, "supervisord", 80), session=80), "supervisord", False),
+    "supervisord as process 1": (Facts(init="supervisord", session=1), "init", False),
+    "supervisord as process 1, through python": (
+        Facts((PARENT, "python3", 1), init="supervisord", session=1), "supervisord", False),
     "circus": (Facts((PARENT, "circusd", 80)), "circusd", False),
     "openrc supervise-daemon": (
         Facts((PARENT, "supervise-daemo", PARENT), RC_SVCNAME="feed"), "supervise-daemo", False),

@@ -238,6 +238,16 @@ def test_below_a_process_supervisor_it_stays(
     assert reason.startswith(f"{manager} (pid ")
 
 
+@pytest.mark.root
+@pytest.mark.needs("unshare")
+def test_below_a_process_supervisor_that_is_process_1_it_stays(clean: support.Sandbox) -> None:
+    start = [*NEW_PIDS, sys.executable, "-c", NAMED, "supervisord", "shared"]
+    wrapper = [sys.executable, "-c", NAMED, "launch.py", "shared"]
+    name, detach, reason = asked(clean, *start, *wrapper)
+    assert (name, detach) == ("supervisord", False)
+    assert reason.startswith("supervisord (pid 1) ")
+
+
 @pytest.mark.parametrize("manager", ["supervisord", "honcho", "foreman", "PM2 v5.3.0: God"])
 def test_a_manager_on_a_terminal_decides_before_it(clean: support.Sandbox, manager: str) -> None:
     start = [*TERMINAL, sys.executable, "-c", NAMED, manager, "shared"]

@@ -2,8 +2,9 @@
 
 python -m tests.mutation                      every mutant of every module not tried yet: hours
 python -m tests.mutation --sample 60          until 60 of each module, chosen by --seed, are tried
-python -m tests.mutation --survivors          again those that have survived, on more tests
-python -m tests.mutation --list locks         the mutants of a module
+python -m tests.mutation --survivors          again those that have survived and that nobody
+                                              has judged, on more tests
+python -m tests.mutation --list loop          the mutants of a module
 python -m tests.mutation --page               write docs/project/mutation.md from the results
 
 Results are kept in a file, one line for each mutant; the newest counts.
@@ -69,11 +70,13 @@ def _options() -> argparse.Namespace:
 
 def _chosen(options: argparse.Namespace, results: Results) -> list[Mutant]:
     chosen = []
+    judged = page.judgements()
     for module in options.module or PLAN:
         chooser = random.Random(options.seed)
         mutants = mutants_of(module)
         if options.survivors:
-            chosen += [mutant for mutant in mutants if results.survived(mutant)]
+            survivors = filter(results.survived, mutants)
+            chosen += [mutant for mutant in survivors if mutant.key not in judged]
             continue
         chooser.shuffle(mutants)  # so that a larger sample has the smaller one in it
         sample = mutants[: options.sample]

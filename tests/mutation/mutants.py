@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -36,10 +38,12 @@ class Mutant(NamedTuple):
     before: str
     after: str
     text: str
+    #: Of several of a function that read alike, from 1.
+    nth: int = 1
 
     @property
     def change(self) -> str:
-        return f"{self.before} → {self.after}"
+        return f"{self.before} → {self.after}{f' ({self.nth})' if self.nth > 1 else ''}"
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -73,10 +77,12 @@ def _does_something(statement: Any) -> bool:
     return statement.type in ("atom_expr", "return_stmt", "raise_stmt", "keyword")
 
 
+@functools.cache  # each is parsed anew
 def mutants_of(module: str) -> list[Mutant]:
     """All mutants of a module that differ from it, and from each other, when compiled."""
     text = (PACKAGE / f"{module}.py").read_text()
     seen = {_meaning(text)}
+    alike: Counter[tuple[str, ...]] = Counter()
     found = []
     for mutant in _candidates(module, text):
         try:
@@ -85,7 +91,8 @@ def mutants_of(module: str) -> list[Mutant]:
             continue
         if meaning not in seen:
             seen.add(meaning)
-            found.append(mutant)
+            alike[mutant.key] += 1
+            found.append(mutant._replace(nth=alike[mutant.key]))
     return found
 
 
@@ -118,7 +125,10 @@ def _candidates(module: str, text: str) -> Iterator[Mutant]:
         places = (node for node in ast_nodes(tree) for _ in operator.mutation_positions(node))
         for occurrence, node in enumerate(places):
             if _counts(node):
-                changed = mutate_code(text, operator, occurrence)
+                try:
+                    changed = mutate_code(text, operator, occurrence)
+                except AttributeError:  # a dotted name in an except clause is more than one token
+                    continue
                 yield Mutant(module, _name(_scope(node)), *_changes(text, changed), changed)
 
 

@@ -26,7 +26,7 @@ def write(results: Results) -> None:
 
 def tell_unjudged(results: Results) -> int:
     """Print the survivors that nobody has judged; 1 if there are some."""
-    judged = _judgements()
+    judged = judgements()
     mutants = (mutant for module in PLAN for mutant in _survivors(module, results))
     unjudged = [mutant for mutant in mutants if mutant.key not in judged]
     for mutant in unjudged:
@@ -38,7 +38,7 @@ def _survivors(module: str, results: Results) -> list[Mutant]:
     return [mutant for mutant in mutants_of(module) if results.survived(mutant)]
 
 
-def _judgements() -> dict[Key, tuple[str, str]]:
+def judgements() -> dict[Key, tuple[str, str]]:
     """Kind and reason, of each mutant in the file."""
     found = {}
     for entry in tomllib.loads(JUDGEMENTS.read_text())["survivors"]:
@@ -64,13 +64,14 @@ needs root, and what `pip install -e ".[mutation]"` installs:
 Each is tested in a copy of the tree, in namespaces for processes and mounts of its own, because a
 mutant may signal any process or leave daemons. Of the test files that belong to a module only tests
 that take less than five seconds are run, up to the first that fails; those most likely to fail come
-first. `--survivors` tries those mutants once more that have survived, on more tests, and `--page`
-writes this page.
+first. `--survivors` tries those mutants once more that have survived and are not judged, on more
+tests, and `--page` writes this page.
 
 {_table(results, survivors)}
 
-Not all are tried, but a sample that is drawn by chance, with the same seed each time; after
-a change some of those in the functions that it touched.
+The last of these was tried on {results.day}. Not all are tried, but a sample that is drawn by
+chance, with the same seed each time, larger where many have survived; after a change some of those
+in the functions that it touched.
 
 ## Survivors
 
@@ -82,7 +83,7 @@ off; or what would tell it needs another machine.
 
 
 def _table(results: Results, survivors: dict[str, list[Mutant]]) -> str:
-    judged = _judgements()
+    judged = judgements()
     lines = [
         "| module | mutants | tried | killed | survived | of these equivalent |",
         "| --- |" + " --- |" * 5,
@@ -101,7 +102,7 @@ def _table(results: Results, survivors: dict[str, list[Mutant]]) -> str:
 
 
 def _sections(survivors: dict[str, list[Mutant]]) -> str:
-    judged = _judgements()
+    judged = judgements()
     sections = []
     for module, survived in survivors.items():
         if survived:
@@ -118,4 +119,5 @@ def _rows(survived: list[Mutant], judged: dict[Key, tuple[str, str]]) -> Iterato
         why = f"{kind}: {reason}" if reason else kind
         change = f"`{mutant.before}` → `{mutant.after}`".replace("|", "\\|")
         change = re.sub(r"(?<=[(\[{]) (?=-?\d)", "", change)  # cosmic-ray's blanks
-        yield f"| `{mutant.function}` | {change} | {why} |"
+        alike = f" ({mutant.nth})" if mutant.nth > 1 else ""
+        yield f"| `{mutant.function}` | {change}{alike} | {why} |"

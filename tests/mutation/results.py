@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from datetime import date
 from pathlib import Path
 
 from tests.helpers.support import ROOT
@@ -31,6 +32,11 @@ class Results:
         self.killers[mutant.key] = killer
         with self.path.open("a") as file:
             file.write(json.dumps([*mutant.key, killer]) + "\n")
+
+    @property
+    def day(self) -> date:
+        """When the newest of them was noted."""
+        return date.fromtimestamp(self.path.stat().st_mtime)
 
     def survived(self, mutant: Mutant) -> bool:
         """Whether it was tried, and no test has failed."""

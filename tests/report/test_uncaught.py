@@ -68,6 +68,35 @@ def test_exceptions_in_threads_and_exit_handlers_arrive(
     assert is_traceback(texts, "RuntimeError: out of luck"), texts
 
 
+HOOKED = {
+    "sys.excepthook": ("work()", 3),
+    "threading.excepthook": (
+        "thread = threading.Thread(target=work); thread.start(); thread.join()", 1),
+    "sys.unraisablehook": ("atexit.register(work)", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hook", HOOKED)
+def test_a_hook_of_the_program_gets_it_as_well(
+    devices: support.Sandbox, log: Log, hook: str
+) -> None:
+    end, arguments = HOOKED[hook]
+    body = f"""
+        import atexit, threading
+        def work():
+            raise RuntimeError("out of luck")
+        def hook(*args):
+            (place / "hooked").write_text(str(len(args)))
+        {hook} = hook
+        context.open()
+        say_pid()
+        {end}
+    """
+    pid = start(devices, body)
+    assert is_traceback(told(devices, log, pid), "RuntimeError: out of luck")
+    assert devices.text("hooked") == str(arguments)
+
+
 def test_what_ends_nothing_says_nothing(devices: support.Sandbox, log: Log) -> None:
     pid = start(
         devices,

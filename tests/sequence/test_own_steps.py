@@ -210,6 +210,28 @@ def test_a_step_that_a_signal_ends_does_not_say_that_it_called_exit(box: support
     assert "cannot connect: Terminated: terminated by SIGTERM (step 15 of 16, con" in done.stderr
 
 
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_step_at_once_is_noted_before_a_signal_is_handled(
+    box: support.Sandbox, detach: bool
+) -> None:
+    done = box.run("""
+        import os, signal, sys
+        from daemon_context import DEFAULT_STEPS, DaemonContext, Step
+        class Acquire(Step):
+            at_once = True
+            def apply(self, walk):
+                print("acquired")
+                os.kill(os.getpid(), signal.SIGINT)
+                return "it"
+            def undo(self, walk, memory):
+                print("let go of", memory)
+        steps = DEFAULT_STEPS.insert_before("detach", Acquire())
+        DaemonContext(steps=steps, detach_process=sys.argv[1] == "True").open()
+    """, detach)  # fmt: skip
+    assert done.stderr.endswith("\nKeyboardInterrupt\n")
+    assert done.stdout == "acquired\nlet go of it\n"
+
+
 def test_a_step_that_makes_a_session_does_not_make_the_daemon_its_leader(
     box: support.Sandbox,
 ) -> None:

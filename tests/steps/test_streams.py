@@ -205,10 +205,11 @@ def test_file_objects_and_descriptors_are_duplicated(box: support.Sandbox) -> No
     assert (box.text("out"), box.text("err")) == ("o\n", "e\n")
 
 
-def test_a_given_file_object_stays_usable(box: support.Sandbox) -> None:
+@pytest.mark.parametrize("mode", ["a", "w"])  # the first looks like a log, which stays anyway
+def test_a_given_file_object_stays_usable(box: support.Sandbox, mode: str) -> None:
     start(
         box,
-        "stdout=(log := open('log', 'a', buffering=1))",
+        f"stdout=(log := open('log', {mode!r}, buffering=1))",
         "log.write('by the object\\n'); print('by the stream')",
     )
     assert box.text("log") == "by the object\nby the stream\n"
