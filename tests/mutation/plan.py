@@ -60,7 +60,7 @@ PLAN: dict[str, str] = {
     "pidfile/holder": "pidfile pidfile_hostile",
     "manager/supervisor": "supervisor manager/test_notify",
     "manager/facts": "supervisor",
-    "manager/notify": "manager/test_notify manager/test_supervised",
+    "manager/notify": "manager/test_notify manager/test_s6 manager/test_supervised",
     "control/statusfile": "daemon/test_status_file control/test_lastend control/test_whose_words "
     "system/test_untrusted_text",
     "control/lastend": "control/test_lastend control/test_whose_words control/test_stop",
