@@ -77,7 +77,7 @@ def in_the_way(path: str, fd: int) -> Holder:
         return Holder("here", holder.pid)
     # The daemon's user may hold a file of his own for ever; a start of his finds it replaced.
     if found.st_uid not in (0, os.geteuid()) and holder.state != "running":
-        os.unlink(path + SUFFIX)
+        cleared_away(path + SUFFIX, found)
         return Holder("free")
     return holder
 
@@ -89,7 +89,7 @@ def judged(path: str, fd: int, found: os.stat_result) -> Holder | None:
     if not is_named(path + SUFFIX, found):
         return Holder("free")  # unlinked between open and lock
     if found.st_uid != os.geteuid():  # a dead daemon's, whose user could forge a record
-        os.unlink(path + SUFFIX)
+        cleared_away(path + SUFFIX, found)
         return Holder("free")
     if found.st_mode & 0o777 != LOCK_MODE:
         os.fchmod(fd, LOCK_MODE)
@@ -110,8 +110,23 @@ def _cleared(fd: int, path: str, daemon_uid: int) -> Holder:
         holder = foreign(fd, {0, os.geteuid(), os.getuid(), daemon_uid})
     if holder is None:
         holder = Holder("free", pid_in(fd))
-        os.unlink(path)
+        cleared_away(path, os.fstat(fd))
     return holder
+
+
+def cleared_away(path: str, found: os.stat_result) -> None:
+    """Remove the name, if it is that of the file, in the directory where it is seen to be: who may
+    write above that could put a link in its place by now, to the directory of another daemon.
+    """
+    above, name = os.path.split(path)
+    directory = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.path.samestat(os.lstat(name, dir_fd=directory), found):
+            os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(directory)
 
 
 def reopened(path: str, found: os.stat_result) -> int:

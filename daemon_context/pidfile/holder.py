@@ -206,8 +206,11 @@ def unlocked(path: str, fd: int) -> Holder | None:
 
 def _reaches(pid: int, path: str, found: os.stat_result) -> bool:
     """Whether the path of the lock file means the file also for that process."""
+    root = f"/proc/{pid}/root"
     try:
-        return os.path.samestat(os.lstat(f"/proc/{pid}/root{path}{SUFFIX}"), found)
+        # Where it has another root, a link to an absolute path, as /var/run, would lead into ours.
+        same = os.path.samestat(os.stat(root), os.stat("/"))
+        return same and os.path.samestat(os.lstat(f"{root}{path}{SUFFIX}"), found)
     except OSError:
         return False
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Self = TypeVar("Self", bound="Record")
 
 LARGEST = 1 << 13
+PIDS, COUNTS = 1 << 31, 1 << 64  # beyond these no process and no inode can be asked for
 NUMBERS = ("pid", "started", "inode", "namespace", "uid", "session")
 _told: tuple[int, dict[str, int | str], str] = (0, {}, "")
 _boot = ""  # this one, once it could be read
@@ -103,10 +104,12 @@ class Record:
 
     def __init__(self, data: bytes) -> None:
         head, found, path = data.partition(b"\npath ")
-        if not found or not path.endswith(b"\n"):
+        if not found or not path.endswith(b"\n") or b"\0" in path:
             raise ValueError("not a record")
         words = dict(line.split(" ", 1) for line in head.decode("ascii").split("\n"))
         self.__dict__.update({name: int(words[name]) for name in NUMBERS})
+        if not (0 < self.pid < PIDS and all(0 <= vars(self)[name] < COUNTS for name in NUMBERS)):
+            raise ValueError("not a record")
         self.boot, self.path = words["boot"], os.fsdecode(path[:-1])
 
     @classmethod

@@ -169,6 +169,26 @@ def test_who_could_not_have_removed_the_files_is_in_nobodys_way(
         support.gone(number)
 
 
+@pytest.mark.root
+def test_a_link_in_the_chroot_does_not_lead_out_of_it(box: support.Sandbox, public: Path) -> None:
+    """As /var/run is one in most: below the root of another process it would lead into ours."""
+    root = public / "root"
+    for place in (public / "run", root / public.relative_to("/")):
+        place.mkdir(parents=True)
+        (place / "link").symlink_to(public / "run")
+    (public / "link").symlink_to(public / "run")
+    path = public / "link" / "d.pid"
+    script, pids = box.script(LEAVES), []
+    for ends in ("daemon.close()", "daemon.sleep()"):
+        done = box.run(script, path, "dict(chroot_directory=root)", root, ends)
+        assert done.returncode == 0, done
+        pids.append(int(path.read_text()))
+    assert "ended its context" in done.stderr
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        support.gone(pid)
+
+
 def test_whose_lock_it_was_takes_it_again(box: support.Sandbox) -> None:
     done = box.run("""
         import os
