@@ -10,6 +10,7 @@ import os
 from time import monotonic, sleep
 
 from ..pidfile.holder import LOOKS, RETRY, SUFFIX, let_go
+from ..pidfile.record import has_own_numbers
 from ..system import is_alive, stat_fields
 from ..system.endings import started_at
 from . import statusfile
@@ -91,7 +92,7 @@ def _status_running(path: str, holder: Holder) -> Status:
 
     pid = holder.pid
     said = statusfile.read_of(path, pid)
-    visible = bool(pid) and stat_fields(pid or 0) is not None
+    visible = bool(pid) and has_own_numbers() and stat_fields(pid or 0) is not None
     since = started_at(pid) if pid and visible else None
     state = "stopping" if is_underway(path) else _state(said)
     text = said.get("text") if said else None

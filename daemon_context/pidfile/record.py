@@ -150,7 +150,19 @@ class Record:
         """Whether its process is of the recorded user. Root may have become another by itself."""
         from .locks import real_uid
 
-        return self.uid == 0 or real_uid(self.pid) in (None, self.uid)  # None: without /proc
+        if self.uid == 0 or not has_own_numbers():
+            return True
+        return real_uid(self.pid) in (None, self.uid)  # None: without /proc
+
+
+def has_own_numbers() -> bool:
+    """Whether ``/proc`` has the processes by their numbers here: after ``unshare --pid`` without a
+    mount of its own it has those of the namespace outside.
+    """
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
 
 
 def written(path: str, uid: int, session: int) -> bytes:

@@ -161,7 +161,7 @@ def _obituary(walk: Walk | None, fields: dict[str, Any], pid: int | None) -> Sta
     if walk is not None and 1 <= number <= len(walk.steps):
         step = walk.steps[number - 1].name
         place = f" (step {number} of {len(walk.steps)}, {step})"
-    text = f"the daemon (pid {pid}) {how} before it was ready{place}"
+    text = f"the {_process('daemon', pid)} {how} before it was ready{place}"
     return StartError(text, pid=pid, step=step, **facts)
 
 

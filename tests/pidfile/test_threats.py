@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,16 @@ def test_a_daemon_with_ambient_capabilities_asked_by_its_own_plain_user(
         assert f"pid {pid}" in done.stdout
     assert support.only_its_end(public)
     assert not path.exists()
+
+
+@pytest.mark.root
+def test_where_proc_has_the_numbers_of_outside(box: support.Sandbox, public: Path) -> None:
+    """A pid namespace without a mount of its own; who has the daemon's number there, is nobody."""
+    command = 'for verb in start status reload restart stop; do "$@" $verb || exit; done'
+    prefix = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", command, "sh"]
+    done = box.run(box.script(IDLE, "served.py"), public / "d.pid", prefix=prefix)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"running with pid \d+$", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.mark.root

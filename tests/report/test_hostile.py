@@ -438,3 +438,8 @@ def test_a_path_and_a_step_that_the_launcher_knows_arrive(box: support.Sandbox) 
             print(json.dumps([error.path, error.step, error.errno]))
     """)
     assert json.loads(done.stdout) == ["/nope", "change-directory", 2]
+
+
+def test_of_one_that_dies_before_it_has_told_its_pid_none_is_named() -> None:
+    error = decode(None, b'{"died": 9, "step": 0}', None)
+    assert str(error) == "the daemon was killed by SIGKILL before it was ready"
