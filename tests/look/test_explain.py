@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from typing import Any
 
 import pytest
 
 from daemon_context import DEFAULT_STEPS, DaemonContext
+from daemon_context.manager import Supervisor
 from tests.helpers import support
 from tests.helpers.stepping import ORDER
 
@@ -20,6 +23,23 @@ def test_explain_has_a_row_for_every_step() -> None:
     assert [row.process for row in rows] == ["launcher"] * 3 + ["all three"] + ["daemon"] * 11
     assert all(row.text for row in rows)
     assert support.snapshot() == before
+
+
+def test_explain_says_where_the_streams_go() -> None:
+    with open(os.devnull, "w") as file:
+        context = DaemonContext(
+            detach_process=True, stdin="/etc/passwd", stdout=file, stderr=io.StringIO()
+        )
+        text = context.explain()["redirect-streams"].text
+        to_file = f"stdout to descriptor {file.fileno()}"
+    assert text.startswith(f"redirect stdin to '/etc/passwd', {to_file}, stderr to <_io.StringIO ")
+
+
+def test_explain_says_which_streams_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Supervisor("a test", False, "it says so")
+    monkeypatch.setattr("daemon_context.manager.supervisor.detect", lambda: kept)
+    text = DaemonContext(stdout=os.devnull).explain()["redirect-streams"].text
+    assert text == "redirect stdin as it is, stdout to '/dev/null', stderr as it is"
 
 
 def test_explain_knows_no_other_step() -> None:

@@ -29,7 +29,9 @@ if not child:
 os.close(writer)
 os.closerange(3, 20)
 os.chdir("service")
-print(repr(os.read(reader, 100)), repr(os.read(reader, 100)), flush=True)
+first = os.read(reader, 100)
+open("heard", "w").close()
+print(repr(first), repr(os.read(reader, 100)), flush=True)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
@@ -40,12 +42,15 @@ def test_s6_gets_its_newline(box: support.Sandbox, which: str, number: int) -> N
     prefix = [sys.executable, "-c", SUPERVISE, str(number), which]
     done = box.run(
         """
+        import os, sys
         from daemon_context import DaemonContext
+        from tests.helpers.support import until
         with DaemonContext(readiness="explicit", stderr=2) as daemon:
             assert daemon.supervisor.name == "s6-supervise"
             daemon.ready()
-            daemon.sleep(0.1)
+            until(lambda: os.path.exists(sys.argv[1]))  # and not with the end
         """,
+        box.path / "service" / "heard",
         prefix=prefix,
     )
     said = "b'\\n' b''\n" if which == "s6" else "b'' b''\n"

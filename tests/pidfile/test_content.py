@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon_context import PidFile
+from daemon_context.pidfile.record import Record
 from tests.helpers import support
 from tests.helpers.pidfiles import Innocent, Starter, end, starts
 
@@ -41,6 +42,31 @@ def test_no_content_is_in_the_way(starter: Starter, innocent: Innocent, content:
     content = content.replace(b"{innocent}", b"%d" % innocent.process.pid)
     path.write_bytes(content.replace(b"{me}", b"%d" % os.getpid()))
     starts(starter, path)
+
+
+NUMBERS = b"pid 1\nstarted 1\ninode 1\nnamespace 1\nuid 0\nsession 0\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"garbage",
+        b"\npath /x\n",
+        b"pid 1\npath /x\n",
+        NUMBERS + b"path /x\n",
+        NUMBERS + b"boot -\npath /x",
+        NUMBERS.replace(b"pid 1", b"pid one") + b"boot -\npath /x\n",
+        NUMBERS + b"boot \xff\npath /x\n",
+        NUMBERS + b"boot\npath /x\n",
+    ],
+)
+def test_what_is_no_record_is_none(tmp_path: Path, content: bytes) -> None:
+    for data, wanted in ((content, None), (NUMBERS + b"boot -\npath /x\n", "/x")):
+        (tmp_path / "lock").write_bytes(data)
+        with (tmp_path / "lock").open("rb") as file:
+            record = Record.read(file.fileno())
+        assert (record and record.path) == wanted
 
 
 VERBS = """

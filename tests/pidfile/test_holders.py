@@ -17,6 +17,26 @@ from tests.helpers import support
 from tests.helpers.pidfiles import READER, Starter, end, held, kernel_owner, started
 
 
+def test_a_wait_for_a_held_lock_costs_next_to_nothing(box: support.Sandbox) -> None:
+    mine = PidFile(box.path / "d.pid")
+    with mine:
+        done = box.run("""
+            import resource
+            from daemon_context import PidFile
+            from daemon_context.errors import LockTimeout
+            def used():
+                found = resource.getrusage(resource.RUSAGE_SELF)
+                return found.ru_utime + found.ru_stime
+            before = used()
+            try:
+                PidFile("d.pid").acquire(timeout=2)
+            except LockTimeout:
+                print(used() - before)
+        """)
+        assert done.stderr == ""
+        assert float(done.stdout) < 0.5
+
+
 def test_while_it_starts_nobody_owns_it(box: support.Sandbox, starter: Starter) -> None:
     path = box.path / "d.pid"
     path.write_text(f"{os.getpid()}\n")
@@ -43,6 +63,28 @@ def test_while_it_starts_nobody_owns_it(box: support.Sandbox, starter: Starter) 
         assert about in result["text"]
     assert program.wait(support.DEADLINE) == 0
     assert PidFile(path).owner() == box.pid()
+
+
+@pytest.mark.root
+def test_a_daemon_of_roots_that_becomes_another_user_by_itself_is_proven(public: Path) -> None:
+    box = support.Sandbox(public)
+    path = public / "d.pid"
+    try:
+        done = box.run("""
+            import os
+            from daemon_context import DaemonContext
+            from tests.helpers.support import become_nobody
+            with DaemonContext(pidfile="d.pid", detach_process=True,
+                               readiness="explicit") as daemon:
+                become_nobody()
+                daemon.ready()
+                daemon.sleep()
+        """)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert PidFile(path).owner() == box.pid()
+        assert PidFile(path).holder().why == ""
+    finally:
+        box.end()
 
 
 @pytest.mark.root

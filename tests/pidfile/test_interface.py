@@ -131,6 +131,7 @@ def test_release_without_the_lock(box: support.Sandbox) -> None:
         PidFile(path).release()
     assert isinstance(none.value, NotLocked)
     assert none.value.path == str(path)
+    assert str(none.value).endswith(": nobody holds its lock; acquire it first")
     with held(box, HOLDER, path) as holder:
         with pytest.raises(lockfile.NotMyLock) as other:
             PidFile(path).release()

@@ -286,6 +286,23 @@ def test_it_stays_unlocked_where_the_daemons_user_may_not_remove_it(
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("redirects", ["<&-", "<&- >&- 2>&-"])
+def test_it_stays_locked_where_standard_streams_were_closed_and_the_owner_changes(
+    open_box: support.Sandbox, redirects: str
+) -> None:
+    done = open_box.run(f"""
+        from daemon_context import DaemonContext
+        with DaemonContext(pidfile="d.pid", uid={NOBODY}, gid={NOBODY},
+                           detach_process=True) as daemon:
+            daemon.sleep()
+    """, prefix=["sh", "-c", f'exec "$@" {redirects}', "sh"])  # fmt: skip
+    assert done.returncode == 0
+    pid = open_box.pid()
+    assert support.descriptors(pid).keys() >= {0, 1, 2}
+    assert PidFile(open_box.path / "d.pid").owner() == pid
+
+
+@pytest.mark.root
 def test_in_a_chroot_it_stays_unlocked(starter: Starter, public: Path, tmp_path: Path) -> None:
     path = public / "d.pid"
     root = tmp_path / "root"

@@ -172,18 +172,23 @@ def test_a_daemon_whose_start_is_cancelled_may_clean_up(box: support.Sandbox, ho
         assert set(map(int, box.text("unwound").split())) - {daemon} == {launcher.pid}
 
 
-def test_a_daemon_that_kills_its_session_leader_is_ended_and_named(box: support.Sandbox) -> None:
+@pytest.mark.parametrize("group", ["leader's", "own"])
+def test_a_daemon_that_kills_its_session_leader_is_ended_and_named(
+    box: support.Sandbox, group: str
+) -> None:
     done = box.run("""
         import time
         from tests.helpers.launching import *
         class Kill(Step):
             def apply(self, walk):
+                if sys.argv[1] == "own":  # in which the launcher would not find it
+                    os.setpgid(0, 0)
                 report("daemon", os.getpid())
                 os.kill(os.getppid(), signal.SIGKILL)
                 time.sleep(600)
         steps = DEFAULT_STEPS.insert_after("detach", Kill())
         print(attempt(DaemonContext(detach_process=True, steps=steps, pidfile="d.pid"))["pid"])
-    """)
+    """, group)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == box.text("daemon").strip()
     box.settled()

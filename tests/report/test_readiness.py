@@ -162,6 +162,26 @@ def test_the_launcher_waits_for_ready(box: support.Sandbox) -> None:
     assert support.alive(daemon)
 
 
+def test_what_an_override_of_ready_raises_arrives_and_unwinds_nothing(box: support.Sandbox) -> None:
+    done = box.run("""
+        import os, sys
+        from daemon_context import DaemonContext, DaemonError
+        launcher = os.getpid()
+        class Checked(DaemonContext):
+            def ready(self, status=""):
+                raise RuntimeError("not yet")
+        try:
+            Checked(detach_process=True, pidfile="d.pid").open()
+        except DaemonError as error:
+            print(error, file=sys.stderr)
+        finally:
+            print(os.getpid() == launcher, file=sys.stderr)
+    """)
+    assert "RuntimeError: not yet (step " in done.stderr
+    assert done.stderr.splitlines()[1:] == ["True"]
+    box.settled()
+
+
 def test_a_child_of_the_daemon_can_not_say_that_it_is_ready(box: support.Sandbox) -> None:
     done = box.run("""
         import os
