@@ -70,8 +70,7 @@ tests, and `--page` writes this page.
 {_table(results, survivors)}
 
 The last of these was tried on {results.day}. Not all are tried, but a sample that is drawn by
-chance, with the same seed each time, larger where many have survived; after a change some of those
-in the functions that it touched.
+chance, with the same seed each time.
 
 ## Survivors
 
