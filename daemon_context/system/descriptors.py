@@ -12,7 +12,7 @@ import select
 import stat
 from io import FileIO
 
-from . import new_poll, own_status
+from . import new_poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def open_numbers() -> set[int]:
 
 def _table() -> tuple[int, int, int | None]:
     """The lowest number that is free, how many descriptors are open (-1 before Linux 6.2), and
-    what bounds their numbers: as `table_size` has it.
+    what bounds their numbers: ``FDSize``, the size of the kernel's table of this process, which
+    follows what is open; None without ``/proc``.
     """
     try:
         # Not by os.open(): a signal handler may raise before the number is noted.
@@ -114,14 +115,6 @@ def _table() -> tuple[int, int, int | None]:
     except OSError:
         return 0, -1, None
     return lowest, count, int(size[0]) if size else None
-
-
-def table_size() -> int | None:
-    """``FDSize`` bounds every open number: it is the size of the kernel's table of this process,
-    which follows what is open. None without ``/proc``.
-    """
-    size = own_status("FDSize:")
-    return None if size is None else int(size)
 
 
 def _listed() -> set[int]:
