@@ -255,6 +255,7 @@ def test_a_manager_on_a_terminal_decides_before_it(clean: support.Sandbox, manag
 
 
 @pytest.mark.root
+@pytest.mark.needs("unshare")
 @pytest.mark.parametrize("terminal", [[], TERMINAL], ids=["no-tty", "tty"])
 @pytest.mark.parametrize("session", ["shared", "own"])
 def test_wrappers_below_an_init_are_seen_through(

@@ -500,6 +500,7 @@ def test_a_record_lock_that_a_child_with_shared_descriptors_has_left(
 
 
 @pytest.mark.root
+@pytest.mark.needs("umount")
 def test_a_daemon_whose_log_lies_on_a_file_system_that_stands_still(
     box: support.Sandbox, public: Path
 ) -> None:

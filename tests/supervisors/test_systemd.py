@@ -20,7 +20,6 @@ from .units import HANGUP, ended, started, unit, version
 KINDS = {
     "simple": ("simple", HANGUP, False),
     "exec": ("exec", HANGUP, False),
-    "idle": ("idle", HANGUP, False),
     "notify": ("notify", HANGUP, False),
     "forking-pidfile": ("forking", f"PIDFile={{place}}/d.pid\n{HANGUP}", True),
     "forking": ("forking", HANGUP, True),

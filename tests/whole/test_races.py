@@ -297,15 +297,15 @@ KILLS = """
     box = support.Sandbox(support.ROOT)
     box.mark = os.environ[support.MARK]
 
-    def launch():
+    def launch(told=False):
         pid = os.fork()
         if not pid:
             try:
                 with DaemonContext(pidfile=path, detach_process=True) as daemon:
                     daemon.sleep()
             except Exception as error:
-                if sys.argv[3:]:
-                    print(error, flush=True)
+                if told:
+                    print(error, file=sys.stderr, flush=True)
                 os._exit(1)
             finally:
                 os._exit(0)
@@ -334,7 +334,7 @@ KILLS = """
 
     def whole_start():
         began = time.monotonic()
-        status = os.waitpid(launch(), 0)[1]
+        status = os.waitpid(launch(told=True), 0)[1]
         took = time.monotonic() - began
         assert status == 0, f"the next start failed: {status}"
         pid = PidFile(path).owner()
@@ -362,6 +362,8 @@ KILLS = """
             for pid in box.processes():
                 kill(pid)
         support.until(lambda: not box.processes(), what=f"cycle {cycle}: {box.processes()}")
+        # A process that is killed loses its memory, by which it was found, before its locks.
+        support.until(lambda: not PidFile(path).is_locked(), what=f"cycle {cycle}: the lock")
         whole_start()
     print(cycles, killed)
 """
