@@ -216,7 +216,9 @@ def test_wrappers_are_seen_through(machine: Machine, wrapper: str, kind: str) ->
     subject.outside.chmod(0o777)
     line = {**WRAPPERS, **WAITING}[wrapper].format(subject.line(), name=name, **paths)
     command = line.replace("$", "$$")
-    machine.install(f"{name}.service", unit(subject, kind, command=command))
+    # Its own SIGTERM only, which it passes on: of two at once uv may make a failure.
+    lines = ["KillMode=mixed"] if wrapper == "uv run" else []
+    machine.install(f"{name}.service", unit(subject, kind, *lines, command=command))
     machine.ctl("start", name)
     found = subject.found()
     assert (found["name"], found["detached"]) == ("systemd", kind == "forking"), found
