@@ -7,6 +7,7 @@ every program that catches its classes, an error that is raised is one of these,
 
 from __future__ import annotations
 
+import errno
 import sys
 
 TYPE_CHECKING = False
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .embedding import Handle
+
+_FILES = "close some files, or raise the limit on open ones (ulimit -n, or LimitNOFILE= of a unit)"
+_ROOM = "make room there: blocks or inodes are used up (see df and df -i)"
+#: By error number: what can befall whatever opens or writes, and what to do about it.
+REMEDIES = {
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+}
 
 FACTS = ("step", "path", "pid", "errno", "exit_status", "signal_number")
 

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from ..errors import REMEDIES as OF_ANY
 from ..errors import lock_error
 
 TYPE_CHECKING = False
@@ -21,20 +22,15 @@ KINDS = {
     "unknown": ("PidFileError", errno.EAGAIN),
 }
 WRITABLE = "do it as a user who may, or give a path where you may, such as in $XDG_RUNTIME_DIR"
-ROOM = "make room there: blocks or inodes are used up (see df and df -i)"
-FILES = "close some files, or raise the limit on open ones (ulimit -n)"
 REMEDIES = {
+    **OF_ANY,
     errno.ENOENT: "create that directory first, or give a path in one that exists",
     errno.ENOTDIR: "give a path in a directory",
     errno.EACCES: WRITABLE,
     errno.EPERM: "look at its attributes and its directory's (lsattr), or give another path",
     errno.EROFS: "give a path on a file system that can be written, such as in /run",
-    errno.ENOSPC: ROOM,
-    errno.EDQUOT: ROOM,
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ELOOP: "mend the links in that path, or give another one",
-    errno.EMFILE: FILES,
-    errno.ENFILE: FILES,
     errno.EBADF: "keep what pidfile.descriptors names open in steps of your own",
     errno.ENOLCK: "give a path on a local file system",
     errno.ESTALE: "start again, and leave the file alone: a stale one is never in the way",

@@ -7,10 +7,16 @@ processes talk to each other (`daemon_context.report`), which the walk only carr
 
 from __future__ import annotations
 
-import errno
 import os
 
-from ..errors import DaemonError, DaemonOSEnvironmentError, StartError, StepError, text_of
+from ..errors import (
+    REMEDIES,
+    DaemonError,
+    DaemonOSEnvironmentError,
+    StartError,
+    StepError,
+    text_of,
+)
 from ..manager import connection
 from ..system import SignalsHeld
 from .step import Step
@@ -23,11 +29,6 @@ if TYPE_CHECKING:
     from ..options.frozen import Options
 
 __all__ = ["Step", "Walk", "check", "explained", "in_words", "perform", "preflight", "start"]
-
-FILES = "close some files, or raise the limit on open ones (ulimit -n, or LimitNOFILE= of a unit)"
-ROOM = "make room there: blocks or inodes are used up (see df and df -i)"
-# Of what can befall any step, in the place of its own.
-REMEDIES = {errno.EMFILE: FILES, errno.ENFILE: FILES, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM}
 
 
 def start(walk: Walk) -> None:
@@ -161,6 +162,7 @@ def in_words(walk: Walk, number: int, error: BaseException) -> BaseException:
         return error
     phrase = described(step, walk.options)
     message = f"cannot {phrase}: {words(error, phrase)} {place}"
+    # Of what can befall any step, in the place of its own.
     remedy = REMEDIES.get(getattr(error, "errno", 0) or 0, step.remedy)
     if remedy:
         message += f"; {remedy}"

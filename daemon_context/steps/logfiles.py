@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 
-from ..errors import DaemonOSEnvironmentError
+from ..errors import REMEDIES, DaemonOSEnvironmentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def cannot_open(target: Target, error: OSError) -> DaemonOSEnvironmentError:
 
 
 def _remedy(option: str, number: int | None) -> str:
-    if number in (errno.EMFILE, errno.ENFILE):
-        return "close some files, or raise the limit on open ones (ulimit -n)"
+    if number in REMEDIES:
+        return REMEDIES[number]
     fit = "path in a directory where the launching user may write"
     if number == errno.EROFS:
         fit = "path on a file system that can be written"
