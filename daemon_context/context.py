@@ -116,9 +116,9 @@ class DaemonContext(Life):
     def _import_the_start(self) -> None:
         from . import loop, steps  # noqa: F401
         from .options import frozen  # noqa: F401
-        from .system.descriptors import FEW, polled
+        from .system.descriptors import FEW, STANDARD, polled
 
-        if polled(FEW) != {0, 1, 2}:  # without a look at /proc, which constructing must not take
+        if polled(FEW) != STANDARD:  # without a look at /proc, which constructing must not take
             from .system import owners  # noqa: F401
         if self._detach_process is None:
             from .manager import supervisor  # noqa: F401

@@ -8,7 +8,7 @@ import sys
 
 from .. import embedding
 from ..report import flush_standard_streams
-from ..system.descriptors import open_numbers
+from ..system.descriptors import STANDARD, open_numbers
 from ..system.owners import write_out
 
 TYPE_CHECKING = False
@@ -118,7 +118,7 @@ def _exit_status_of(run: Callable[..., Any], *args: Any) -> int:
 def _write_out() -> None:
     """Before `os._exit`, which would lose it: what streams and open files have buffered."""
     flush_standard_streams()
-    write_out(open_numbers() - {0, 1, 2})
+    write_out(open_numbers() - STANDARD)
 
 
 def exit_status(error: BaseException) -> int:

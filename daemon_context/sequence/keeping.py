@@ -10,7 +10,7 @@ import sys
 from ..errors import text_of
 from ..manager import handed_over
 from ..system import restore_wakeup, signal
-from ..system.descriptors import KINDS, UNKNOWN
+from ..system.descriptors import KINDS, STANDARD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def asked(options: Options, launcher: int) -> set[int]:
     """What stays open by the options, and for what the program has loaded; but for logs that are
     not those of `logging`, which are looked for in the heap (`Owners.logs`).
     """
-    kept = {0, 1, 2}.union(
+    kept = STANDARD.union(
         options.files_preserve, handed_over(launcher, os.getpid()), _resource_tracker()
     )
     kept.update(target.fd for target in options.streams if target.fd > 2)

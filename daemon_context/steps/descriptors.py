@@ -9,7 +9,15 @@ from ..errors import DaemonOSEnvironmentError, warn
 from ..sequence.keeping import gained, preserved, reset_wakeup, vacant
 from ..sequence.step import Step
 from ..system import child_pids, has_threads
-from ..system.descriptors import FEW, close_all, close_unseen, loops, modes_of, open_numbers
+from ..system.descriptors import (
+    FEW,
+    STANDARD,
+    close_all,
+    close_unseen,
+    loops,
+    modes_of,
+    open_numbers,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +25,6 @@ if TYPE_CHECKING:
 
     from ..options.frozen import Options
     from ..sequence import Walk
-
-
-STANDARD = {0, 1, 2}
 
 
 class FlushStreams(Step):

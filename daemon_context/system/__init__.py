@@ -277,12 +277,6 @@ def send_signal(pid: int, pidfd: int | None, number: int) -> None:
         pass
 
 
-def own_status(which: str) -> str | None:
-    """The first word behind that of ``/proc/self/status``; None without ``/proc``."""
-    _, found, rest = (of_proc("self/status") or "").partition(f"\n{which}")
-    return rest.split(None, 1)[0] if found else None
-
-
 def has_threads() -> bool:
     """Whether there may be threads beside this one."""
     try:

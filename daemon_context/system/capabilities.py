@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import own_status
+from . import of_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,14 @@ VERSION_3 = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: two blocks of 32 bits eac
 
 def has_capability(number: int) -> bool:
     """Whether the process has that effective capability."""
-    effective = own_status("CapEff:")
+    effective = _own_status("CapEff:")
     return os.geteuid() == 0 if effective is None else bool(int(effective, 16) >> number & 1)
+
+
+def _own_status(which: str) -> str | None:
+    """The first word behind that of ``/proc/self/status``; None without ``/proc``."""
+    _, found, rest = (of_proc("self/status") or "").partition(f"\n{which}")
+    return rest.split(None, 1)[0] if found else None
 
 
 def open_statuses(take: Callable[[int], int]) -> list[int]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .owners import Owners
 
+STANDARD = {0, 1, 2}
 FEW, MANY = 256, 1 << 16
 UNKNOWN = -1  # a mode, of what could not be looked at
 UNSEEN = 1 << 20  # what fs.nr_open usually is; without close_range each costs a system call

@@ -14,6 +14,7 @@ import stat
 import sys
 
 from . import of_proc
+from .descriptors import STANDARD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-STANDARD = {0, 1, 2}
 FROZEN_BY_ITSELF = 1000  # more than CPython 3.12 freezes when it starts, less than a program does
 
 

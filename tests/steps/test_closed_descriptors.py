@@ -174,11 +174,7 @@ def test_what_many_were_is_looked_at_for_a_trace(
     assert f"{count - 8} more; open files" in box.text("d.log")
 
 
-@pytest.mark.parametrize("count", [1, 250, 300, 600])
-@pytest.mark.parametrize("limit", [0, 100])
-@pytest.mark.parametrize("flag", ["O_RDONLY", "O_PATH"])
-def test_what_is_open_is_seen(box: support.Sandbox, count: int, limit: int, flag: str) -> None:
-    done = box.run("""
+IS_OPEN = """
         import fcntl, os, resource, sys
         from daemon_context.system.descriptors import open_numbers
 
@@ -187,7 +183,14 @@ def test_what_is_open_is_seen(box: support.Sandbox, count: int, limit: int, flag
                 return fcntl.fcntl(fd, fcntl.F_GETFD) >= 0
             except OSError:
                 return False
+"""
 
+
+@pytest.mark.parametrize("count", [1, 250, 300, 600])
+@pytest.mark.parametrize("limit", [0, 100])
+@pytest.mark.parametrize("flag", ["O_RDONLY", "O_PATH"])
+def test_what_is_open_is_seen(box: support.Sandbox, count: int, limit: int, flag: str) -> None:
+    done = box.run(IS_OPEN + """
         count, limit, flag = int(sys.argv[1]), int(sys.argv[2]), getattr(os, sys.argv[3])
         opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
         os.close(opened[count // 2])
@@ -209,16 +212,7 @@ def test_what_is_open_is_seen(box: support.Sandbox, count: int, limit: int, flag
 def test_what_is_open_is_seen_with_gaps_and_without(
     box: support.Sandbox, count: int, flag: str, shape: str
 ) -> None:
-    done = box.run("""
-        import fcntl, os, sys
-        from daemon_context.system.descriptors import open_numbers
-
-        def is_open(fd):
-            try:
-                return fcntl.fcntl(fd, fcntl.F_GETFD) >= 0
-            except OSError:
-                return False
-
+    done = box.run(IS_OPEN + """
         count, flag, shape = int(sys.argv[1]), getattr(os, sys.argv[2]), sys.argv[3]
         os.closerange(3, 1024)
         for _ in range(count):
